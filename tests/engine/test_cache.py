@@ -45,9 +45,9 @@ def test_bounded_and_least_recently_used_goes_first(tmp_path):
         disk.put(f"{i:064}", i, [bytes(1000)])
         os.utime(disk.path(f"{i:064}"), (1000 + i, 1000 + i))
     assert disk.get(f"{0:064}") is not None                # a hit makes it the newest
-    for i in range(10, 18): disk.put(f"{i:064}", i, [bytes(1000)])
+    for i in range(10, 19): disk.put(f"{i:064}", i, [bytes(1000)])
     assert sum(size for _, size, _ in disk.entries()) <= 20_000
-    assert disk.get(f"{0:064}") is not None and disk.get(f"{1:064}") is None and disk.get(f"{17:064}") is not None
+    assert disk.get(f"{0:064}") is not None and disk.get(f"{1:064}") is None and disk.get(f"{18:064}") is not None
 
 
 def test_an_entry_larger_than_the_bound_is_not_kept(tmp_path):
