@@ -34,7 +34,7 @@ class UOp:
     `site` is the user's "file:line" that made it (or None), carried along by rewrites. `memory` belongs to the engine: the device
     memory of a BUFFER; of any other node the BUFFER that holds its value, once it has been realized.
     """
-    __slots__ = ("op", "dtype", "src", "arg", "_shape", "_bounds", "site", "memory", "__weakref__")
+    __slots__ = ("op", "dtype", "src", "arg", "_shape", "_bounds", "_key", "_simple", "_clean", "site", "memory", "__weakref__")
     op: Op; dtype: DType; src: tuple[UOp, ...]; arg: Any; site: str | None; memory: Any
 
     def __new__(cls, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: Any = None) -> UOp:
@@ -46,7 +46,7 @@ class UOp:
             if node is not None: return node
         node = object.__new__(cls)
         node.op, node.dtype, node.src, node.arg = op, dtype, src, arg
-        node._shape = node._bounds = node.site = node.memory = None
+        node._shape = node._bounds = node._key = node._simple = node._clean = node.site = node.memory = None
         ref = _Ref(node, _forget)
         ref.key = key
         _nodes[key] = ref
