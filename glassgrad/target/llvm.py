@@ -1,0 +1,603 @@
+"""Write a Program as LLVM IR text for a CPU.
+
+in:      LINEAR form, only ops and dtypes of the target (see cpu_target)
+out:     `NAME(bufs, vals, begin, end)`, which unpacks its arguments and calls `NAME.body`, where they are distinct pointers
+source:  LLVM language reference (opaque pointers)
+
+Choices that hold everywhere in the text: floats may contract (a*b+c to one rounding) and nothing else, so NaN and infinity stay;
+integer division and casts never trap and have one result for every input; bool is i1 in registers and i8 in memory; floats which
+the machine cannot compute are integers of their width, which CAST to and from float32 unpacks.
+"""
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from glassgrad.target.program import Program
+from glassgrad.target.target import Target
+from glassgrad.uop.dtype import DType, dtypes
+from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.ops import Op, Ops
+from glassgrad.uop.uop import UOp
+
+STACK_BYTES = 64 << 10           # private memory up to here lives on the stack, larger in the thread's arena
+SCRATCH_SYMBOL = "glassgrad_scratch"
+ARITHMETIC = frozenset((Ops.NEG, Ops.RECIP, Ops.SQRT, Ops.TRUNC, Ops.CAST, Ops.BITCAST, Ops.ADD, Ops.SUB, Ops.MUL, Ops.FDIV, Ops.CDIV,
+                        Ops.CMOD, Ops.MAX, Ops.MIN, Ops.CMPLT, Ops.CMPLE, Ops.CMPEQ, Ops.CMPNE, Ops.AND, Ops.OR, Ops.XOR, Ops.SHL,
+                        Ops.SHR, Ops.WHERE, Ops.MULACC))
+
+
+def cpu_target(features: str, *, threads: int = 1, l1_bytes: int = 32 << 10, l2_bytes: int = 512 << 10,
+               llc_bytes: int = 8 << 20) -> Target:
+    """The Target of a CPU with these LLVM features ("+avx2,+fma,-avx512f,…"): what it can do follows from them alone.
+
+    >>> cpu_target("+avx2,+fma").lanes, cpu_target("+neon").lanes, cpu_target("+avx512f,+fma").registers
+    (8, 4, 32)
+    """
+    has = {f[1:] for f in features.split(",") if f[:1] == "+"}
+    wide = "avx512f" in has
+    half = bool({"avx512fp16", "fullfp16"} & has)
+    native = {d for d in dtypes.all() if not d.is_float} | {dtypes.float32, dtypes.float64} | ({dtypes.float16} if half else set())
+    storage = {dtypes.bfloat16} | ({dtypes.float16} if {"f16c", "neon"} & has else set())
+    rounds = bool({"sse4.1", "avx", "neon", "avx2", "avx512f"} & has)      # without: LLVM calls truncf, which a JIT cannot find
+    return Target("CPU", ops=ARITHMETIC if rounds else ARITHMETIC - {Ops.TRUNC}, dtypes=frozenset(native),
+                  storage_dtypes=frozenset(native | storage), lanes=16 if wide else 8 if "avx2" in has else 4,
+                  registers=32 if wide or "neon" in has else 16, threads=threads, fma=bool({"fma", "neon"} & has),
+                  l1_bytes=l1_bytes, l2_bytes=l2_bytes, llc_bytes=llc_bytes, features=features)
+
+
+def render(program: Program, target: Target) -> str:
+    """LLVM IR text of `program`; the same text for the same program in any process."""
+    return _Writer(program, target).module()
+
+
+# ---- types and constants ---------------------------------------------------------------------------------------------------------
+@cache
+def _hex_float(x: float) -> str:
+    return f"0x{struct.unpack('<Q', struct.pack('<d', x))[0]:016X}" if x == x else "0x7FF8000000000000"
+
+
+def _bits_of(d: DType, x: float) -> int:
+    """The bits of a float that the machine cannot compute; `x` is already rounded to `d`."""
+    if d is dtypes.float16: return struct.unpack("<H", struct.pack("<e", x))[0]
+    if d is dtypes.bfloat16: return struct.unpack("<I", struct.pack("<f", x))[0] >> 16
+    raise CompilerBug(f"llvm: a constant of {d.name} reached the renderer; lower_dtypes turns it into an integer")
+
+
+def _seq(ty: str, items: Sequence[object]) -> str: return "<" + ", ".join(f"{ty} {x}" for x in items) + ">"
+
+
+_FLOAT_CMP = {Ops.CMPLT: "olt", Ops.CMPLE: "ole", Ops.CMPEQ: "oeq", Ops.CMPNE: "une"}
+_INT_CMP = {Ops.CMPLT: "lt", Ops.CMPLE: "le", Ops.CMPEQ: "eq", Ops.CMPNE: "ne"}
+_FLOAT_OP = {Ops.ADD: "fadd contract", Ops.SUB: "fsub contract", Ops.MUL: "fmul contract", Ops.FDIV: "fdiv contract"}
+_INT_OP = {Ops.ADD: "add", Ops.SUB: "sub", Ops.MUL: "mul", Ops.AND: "and", Ops.OR: "or", Ops.XOR: "xor"}
+_BOOL_OP = {Ops.ADD: "or", Ops.MUL: "and", Ops.MAX: "or", Ops.MIN: "and", Ops.AND: "and", Ops.OR: "or", Ops.XOR: "xor"}
+
+
+class _Writer:
+    """The state of one rendering: lines of the entry block, lines of the body, the text that stands for each node."""
+
+    def __init__(self, program: Program, target: Target) -> None:
+        self.program, self.target = program, target
+        self.has = {f[1:] for f in target.features.split(",") if f[:1] == "+"}
+        self.entry: list[str] = []
+        self.lines: list[str] = []
+        self.names: dict[UOp, str] = {}
+        self.declared: dict[str, str] = {}
+        self.count = 0
+        self.block = "entry"
+        self.loops: dict[UOp, tuple[str, str, str]] = {}     # RANGE -> (body label, exit label, count)
+        self.bases: list[dict[tuple[str, str, UOp], str]] = [{}]   # pointers made so far, one level per open block scope
+        self.written = {_memory(n.src[0]) for n in program.uops if n.op is Ops.STORE}
+        self.address, self.positive = _index_facts(program.uops)
+
+    # ---- text ----
+    def let(self, text: str) -> str:
+        """Append an instruction; its name."""
+        name = f"%v{self.count}"
+        self.count += 1
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def label(self, prefix: str) -> str:
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    def start(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self.block = label
+
+    def call(self, name: str, result: str, *args: str) -> str:
+        """A call of an intrinsic, declared on first use; each argument is "type value"."""
+        types = ", ".join(_type_of(a) for a in args)
+        self.declared[name] = f"declare {result} @{name}({types})"
+        return f"call {result} @{name}({', '.join(args)})"
+
+    def scalar(self, d: DType) -> str:
+        """The LLVM type of one lane in a register."""
+        if d.is_bool: return "i1"
+        if not d.is_float: return f"i{d.bits}"
+        if d.scalar not in self.target.dtypes: return f"i{d.bits}"
+        return {16: "half", 32: "float", 64: "double"}[d.bits]
+
+    def ty(self, d: DType) -> str: return self.scalar(d) if d.lanes == 1 else f"<{d.lanes} x {self.scalar(d)}>"
+    def in_memory(self, d: DType) -> str:
+        one = "i8" if d.is_bool else self.scalar(d)
+        return one if d.lanes == 1 else f"<{d.lanes} x {one}>"
+    def code(self, d: DType) -> str:
+        """The suffix of an overloaded intrinsic: v8f32, i64."""
+        kind = {"half": "f16", "float": "f32", "double": "f64"}.get(self.scalar(d), self.scalar(d))
+        return kind if d.lanes == 1 else f"v{d.lanes}{kind}"
+
+    def is_native(self, d: DType) -> bool: return not d.is_float or d.scalar in self.target.dtypes
+
+    def constant(self, d: DType, x: object) -> str:
+        """A constant of `d`, the same in all lanes."""
+        one = self.scalar(d)
+        if d.is_bool: text = "true" if x else "false"
+        elif not d.is_float: text = str(int(x))  # type: ignore[call-overload]
+        elif not self.is_native(d): text = str(_bits_of(d.scalar, float(x)))  # type: ignore[arg-type]
+        elif one == "half": text = f"0xH{struct.unpack('<H', struct.pack('<e', x))[0]:04X}"
+        else: text = _hex_float(float(x))  # type: ignore[arg-type]
+        return text if d.lanes == 1 else f"splat ({one} {text})"
+
+    def __getitem__(self, n: UOp) -> str: return self.names[n]
+    def typed(self, n: UOp) -> str: return f"{self.ty(n.dtype)} {self.names[n]}"
+
+    # ---- the whole ----
+    def module(self) -> str:
+        uops, name = self.program.uops, self.program.name
+        self.memory(uops)
+        grid = next((n for n in uops if n.op is Ops.SPECIAL), None)
+        if grid is not None: self.open_grid(grid)
+        i = 0
+        while i < len(uops): i = self.emit(uops, i)
+        if grid is not None: self.close_grid(grid)
+        args, passed, unpack = ["i64 %begin", "i64 %end"], ["i64 %begin", "i64 %end"], []
+        for p in self.program.params:
+            array, ty = ("bufs", "ptr") if p.kind == "buffer" else ("vals", "i64")
+            unpack += [f"  %w{p.slot} = getelementptr ptr, ptr %{array}, i64 {p.slot}", f"  %u{p.slot} = load {ty}, ptr %w{p.slot}, align 8"]
+            args.append(f"{ty}{self.pointer_facts(p.slot, p.size * p.dtype.itemsize) if ty == 'ptr' else ''} %p{p.slot}")
+            passed.append(f"{ty} %u{p.slot}")
+        width = f' "prefer-vector-width"="{self.target.lanes * 32}"' if self.target.lanes > 8 else ""
+        return "\n".join([
+            f'define void @"{name}"(ptr %bufs, ptr %vals, i64 %begin, i64 %end) #0 {{', *unpack,
+            f'  call void @"{name}.body"({", ".join(passed)})', "  ret void", "}",
+            f'define internal void @"{name}.body"({", ".join(args)}) #0 {{', "entry:", *self.entry, *self.lines, "  ret void", "}",
+            *self.declared.values(), f"attributes #0 = {{ noinline nounwind{width} }}", ""])
+
+    def pointer_facts(self, slot: int, size: int) -> str:
+        """Distinct slots are distinct memory, unless the program works in place."""
+        facts = "" if self.program.inplace else " noalias"
+        if not any(m.op is Ops.PARAM and m.arg.slot == slot for m in self.written): facts += " readonly"
+        return facts + (f" dereferenceable({size})" if size else "")
+
+    def memory(self, uops: Sequence[UOp]) -> None:
+        """Make the stack and arena memory in the entry block."""
+        arena: list[tuple[UOp, int]] = []
+        stack = total = 0
+        for n in uops:
+            if n.op is not Ops.SCRATCH: continue
+            size = n.arg.size * n.dtype.itemsize
+            if size <= STACK_BYTES and stack + size <= 4 * STACK_BYTES:
+                stack += size
+                self.names[n] = f"%s{n.arg.id}"
+                self.entry.append(f"  %s{n.arg.id} = alloca [{max(n.arg.size, 1)} x {self.in_memory(n.dtype.scalar)}], align 64")
+            else:
+                arena.append((n, total))
+                total += -(-size // 64) * 64
+        if arena:
+            self.entry.append("  %arena = " + self.call(SCRATCH_SYMBOL, "ptr", f"i64 {total}"))
+        for n, offset in arena:
+            self.names[n] = f"%s{n.arg.id}"
+            self.entry.append(f"  %s{n.arg.id} = getelementptr inbounds i8, ptr %arena, i64 {offset}")
+
+    def open_grid(self, n: UOp) -> None:
+        if n.arg.name != "gidx0": raise CompilerBug(f"llvm: a CPU kernel has one hardware index, gidx0; found {n.arg.name}")
+        self.lines += ["  %some = icmp slt i64 %begin, %end", "  br i1 %some, label %grid, label %done", "grid:",
+                       "  %gidx0 = phi i64 [ %begin, %entry ], [ %gnext, %glatch ]"]
+        self.block = "grid"
+        self.names[n] = "%gidx0" if n.dtype.bits == 64 else self.let(f"trunc i64 %gidx0 to {self.ty(n.dtype)}")
+
+    def close_grid(self, n: UOp) -> None:
+        self.lines += ["  br label %glatch", "glatch:", "  %gnext = add nuw nsw i64 %gidx0, 1", "  %gmore = icmp slt i64 %gnext, %end",
+                       "  br i1 %gmore, label %grid, label %done", "done:"]
+
+    def emit(self, uops: Sequence[UOp], i: int) -> int:
+        """Write uops[i] (and the stores after it that share its gate); the next place to go on."""
+        n = uops[i]
+        if n.op is Ops.STORE: return self.stores(uops, i)
+        if n.op.is_alu: self.names[n] = self.alu(n)
+        elif n in self.names: pass
+        elif n.op in _EMIT: _EMIT[n.op](self, n)
+        else: raise CompilerBug(f"llvm: {n.op} may not stand in LINEAR form on a CPU: {n!r}")
+        return i + 1
+
+    # ---- leaves and control ----
+    def const(self, n: UOp) -> None: self.names[n] = self.constant(n.dtype, n.arg)
+    def lanes(self, n: UOp) -> None: self.names[n] = _seq(self.scalar(n.dtype), range(n.dtype.lanes))
+    def param(self, n: UOp) -> None:
+        name = f"%p{n.arg.slot}"
+        if n.arg.kind == "value":
+            if n.dtype.is_float:
+                bits = name if n.dtype.bits == 64 else self.let(f"trunc i64 {name} to i{n.dtype.bits}")
+                name = self.let(f"bitcast i{n.dtype.bits} {bits} to {self.ty(n.dtype)}")
+            elif n.dtype.bits < 64: name = self.let(f"trunc i64 {name} to {self.ty(n.dtype)}")
+        self.names[n] = name
+    def same(self, n: UOp) -> None: self.names[n] = self.names[n.src[0]]
+    def nothing(self, n: UOp) -> None: self.names[n] = ""
+
+    def open_loop(self, n: UOp) -> None:
+        """A loop that tests at its end; a count that may be 0 is tested before too."""
+        (count,), ty, before = n.src, self.ty(n.dtype), self.block
+        self.bases.append({})
+        if count.op is Ops.CONST and count.arg == 1:
+            self.names[n] = "0"
+            return
+        body, out = self.label("loop"), self.label("out")
+        if count.op is Ops.CONST and count.arg > 0: self.lines.append(f"  br label %{body}")
+        else: self.lines.append(f"  br i1 {self.let(f'icmp sgt {ty} {self[count]}, 0')}, label %{body}, label %{out}")
+        self.start(body)
+        self.names[n] = f"%i{body}"
+        self.lines.append(f"  %i{body} = phi {ty} [ 0, %{before} ], [ %n{body}, %e{body} ]")
+        self.loops[n] = (body, out, self[count])
+
+    def close_loop(self, n: UOp) -> None:
+        self.bases.pop()
+        (loop,) = n.src
+        if loop not in self.loops: return
+        (body, out, count), ty = self.loops[loop], self.ty(loop.dtype)
+        self.lines += [f"  br label %e{body}", f"e{body}:", f"  %n{body} = add nuw nsw {ty} %i{body}, 1",
+                       f"  %c{body} = icmp slt {ty} %n{body}, {count}", f"  br i1 %c{body}, label %{body}, label %{out}"]
+        self.start(out)
+
+    def register(self, n: UOp) -> None:
+        name = self.names[n] = f"%r{n.arg}"
+        line = f"  {name} = alloca {self.ty(n.dtype)}"
+        if line not in self.entry: self.entry.append(line)
+        self.lines.append(f"  store {self.typed(n.src[0])}, ptr {name}")
+    def set_register(self, n: UOp) -> None: self.lines.append(f"  store {self.typed(n.src[1])}, ptr {self[_register(n.src[0])]}")
+    def get_register(self, n: UOp) -> None: self.names[n] = self.let(f"load {self.ty(n.dtype)}, ptr {self[_register(n.src[0])]}")
+
+    # ---- memory ----
+    def pointer(self, buf: UOp, idx: UOp, checked: bool) -> str:
+        """The address of buf[idx] for a scalar idx. base+constant is written as one address per base, so that it folds into the
+        displacement of the access; `checked` addresses may lie outside (a gate decides), so they promise nothing."""
+        ty, flags = self.in_memory(buf.dtype.scalar), "" if checked else " inbounds"
+        if idx.op is Ops.CONST: return self.let(f"getelementptr{flags} {ty}, ptr {self[buf]}, i64 {idx.arg}") if idx.arg else self[buf]
+        base, constant = idx, 0
+        if idx.op is Ops.ADD and idx.src[1].op is Ops.CONST: base, constant = idx.src[0], idx.src[1].arg
+        key = (self[buf], ty, base)
+        found = next((level[key] for level in reversed(self.bases) if key in level), None)
+        if found is None:
+            found = self.let(f"getelementptr {ty}, ptr {self[buf]}, {self.typed(base)}")
+            self.bases[-1][key] = found
+        return self.let(f"getelementptr {ty}, ptr {found}, i64 {constant}") if constant else found
+
+    def from_memory(self, d: DType, value: str) -> str:
+        return self.let(f"icmp ne {self.in_memory(d)} {value}, zeroinitializer" if d.lanes > 1 else f"icmp ne i8 {value}, 0") if d.is_bool else value
+
+    def to_memory(self, n: UOp) -> str:
+        if not n.dtype.is_bool: return self[n]
+        return self.let(f"zext {self.ty(n.dtype)} {self[n]} to {self.in_memory(n.dtype)}")
+
+    def splat(self, d: DType, value: str) -> str:
+        """`value`, a scalar of d's type, in all lanes of d."""
+        if d.lanes == 1: return value
+        ty, one = self.ty(d), self.scalar(d)
+        first = self.let(f"insertelement {ty} poison, {one} {value}, i64 0")
+        return self.let(f"shufflevector {ty} {first}, {ty} poison, <{d.lanes} x i32> zeroinitializer")
+
+    def load(self, n: UOp) -> None:
+        buf, idx = n.src[:2]
+        gate = n.src[2] if len(n.src) > 2 else None
+        mem, align = self.in_memory(n.dtype), n.dtype.itemsize
+        zero = "zeroinitializer" if n.dtype.lanes > 1 else self.constant(n.dtype, 0)
+        if gate is not None and gate.op is Ops.CONST:
+            if not gate.arg:
+                self.names[n] = zero
+                return
+            gate = None
+        if idx.dtype.lanes > 1: value = self.gather(n, gate)
+        elif gate is None: value = self.from_memory(n.dtype, self.let(f"load {mem}, ptr {self.pointer(buf, idx, False)}, align {align}"))
+        elif gate.dtype.lanes > 1 or _memory(buf).arg.size < n.dtype.lanes:
+            mask = self[gate] if gate.dtype.lanes > 1 else self.splat(dtypes.bool.vec(n.dtype.lanes), self[gate])
+            value = self.masked_load(n, self.pointer(buf, idx, True), mask) if n.dtype.lanes > 1 else zero
+        else:
+            place = self.let(f"select i1 {self[gate]}, {self.typed(idx)}, {self.ty(idx.dtype)} 0")
+            ptr = self.let(f"getelementptr {self.in_memory(n.dtype.scalar)}, ptr {self[buf]}, {self.ty(idx.dtype)} {place}")
+            loaded = self.from_memory(n.dtype, self.let(f"load {mem}, ptr {ptr}, align {align}"))
+            value = self.let(f"select i1 {self[gate]}, {self.ty(n.dtype)} {loaded}, {self.ty(n.dtype)} {zero}")
+        self.names[n] = value
+
+    def masked_load(self, n: UOp, ptr: str, mask: str) -> str:
+        mem, lanes = self.in_memory(n.dtype), n.dtype.lanes
+        name = f"llvm.masked.load.{self.memory_code(n.dtype)}.p0"
+        return self.from_memory(n.dtype, self.let(self.call(name, mem, f"ptr {ptr}", f"i32 {n.dtype.itemsize}", f"<{lanes} x i1> {mask}",
+                                                            f"{mem} zeroinitializer")))
+
+    def memory_code(self, d: DType) -> str: return f"v{d.lanes}i8" if d.is_bool else self.code(d)
+
+    def gather(self, n: UOp, gate: UOp | None) -> str:
+        """Lane by lane, unless there is an instruction that is faster (AVX2's is not)."""
+        buf, idx, d = n.src[0], n.src[1], n.dtype
+        mem, one, lanes = self.in_memory(d), self.in_memory(d.scalar), d.lanes
+        if gate is not None and _memory(buf).arg.size == 0: return "zeroinitializer"
+        mask = "" if gate is None else self[gate] if gate.dtype.lanes > 1 else self.splat(dtypes.bool.vec(lanes), self[gate])
+        if "avx512f" in self.has and d.bits >= 32:
+            ptrs = self.let(f"getelementptr {one}, ptr {self[buf]}, {self.typed(idx)}")
+            return self.let(self.call(f"llvm.masked.gather.{self.memory_code(d)}.v{lanes}p0", mem, f"<{lanes} x ptr> {ptrs}",
+                                      f"i32 {d.itemsize}", f"<{lanes} x i1> {mask or 'splat (i1 true)'}", f"{mem} zeroinitializer"))
+        ity = self.ty(idx.dtype)
+        places = self[idx] if gate is None else self.let(f"select <{lanes} x i1> {mask}, {ity} {self[idx]}, {ity} zeroinitializer")
+        value = "poison"
+        for i in range(lanes):
+            place = self.let(f"extractelement {ity} {places}, i64 {i}")
+            ptr = self.let(f"getelementptr {one}, ptr {self[buf]}, {self.scalar(idx.dtype)} {place}")
+            value = self.let(f"insertelement {mem} {value}, {one} {self.let(f'load {one}, ptr {ptr}, align {d.itemsize}')}, i64 {i}")
+        value = self.from_memory(d, value)
+        return value if gate is None else self.let(f"select <{lanes} x i1> {mask}, {self.ty(d)} {value}, {self.ty(d)} zeroinitializer")
+
+    def stores(self, uops: Sequence[UOp], i: int) -> int:
+        """uops[i] and the stores after it with the same scalar gate, in one branch."""
+        gate = _gate(uops[i])
+        if gate is None or gate.dtype.lanes > 1:
+            self.store(uops[i], gate)
+            return i + 1
+        end = i
+        while end < len(uops) and ((uops[end].op is Ops.STORE and _gate(uops[end]) is gate) or uops[end] in self.names or uops[end].op is Ops.CONST):
+            if uops[end].op is Ops.CONST: self.const(uops[end])
+            end += 1
+        if gate.op is Ops.CONST and not gate.arg: return end
+        body, out = self.label("then"), self.label("fi")
+        self.lines.append(f"  br i1 {self[gate]}, label %{body}, label %{out}")
+        self.start(body)
+        self.bases.append({})
+        for n in uops[i:end]:
+            if n.op is Ops.STORE: self.store(n, None)
+        self.bases.pop()
+        self.lines.append(f"  br label %{out}")
+        self.start(out)
+        return end
+
+    def store(self, n: UOp, gate: UOp | None) -> None:
+        """One store; a gate here has lanes."""
+        buf, idx, x = n.src[:3]
+        d, lanes = x.dtype, max(x.dtype.lanes, idx.dtype.lanes)
+        value, mem = self.to_memory(x), self.in_memory(d)
+        if idx.dtype.lanes == 1 and gate is None:
+            self.lines.append(f"  store {mem} {value}, ptr {self.pointer(buf, idx, False)}, align {d.itemsize}")
+        elif idx.dtype.lanes == 1:
+            call = self.call(f"llvm.masked.store.{self.memory_code(d)}.p0", "void", f"{mem} {value}", f"ptr {self.pointer(buf, idx, True)}",
+                             f"i32 {d.itemsize}", f"<{lanes} x i1> {self[gate]}")
+            self.lines.append("  " + call)
+        elif gate is None: self.scatter(buf, idx, value, d)
+        else:
+            if d.lanes == 1:
+                d = d.vec(lanes)
+                if d.is_bool: raise CompilerBug("llvm: a gated scatter of one bool to many places; SPLAT it first")
+                value, mem = self.splat(d, value), self.in_memory(d)
+            ptrs = self.let(f"getelementptr {self.in_memory(d.scalar)}, ptr {self[buf]}, {self.typed(idx)}")
+            self.lines.append("  " + self.call(f"llvm.masked.scatter.{self.memory_code(d)}.v{lanes}p0", "void", f"{mem} {value}",
+                                               f"<{lanes} x ptr> {ptrs}", f"i32 {d.itemsize}", f"<{lanes} x i1> {self[gate]}"))
+
+    def scatter(self, buf: UOp, idx: UOp, value: str, d: DType) -> None:
+        """Lane by lane: where two lanes meet, the later one stays."""
+        one = self.in_memory(d.scalar)
+        for i in range(idx.dtype.lanes):
+            place = self.let(f"extractelement {self.typed(idx)}, i64 {i}")
+            ptr = self.let(f"getelementptr {one}, ptr {self[buf]}, {self.scalar(idx.dtype)} {place}")
+            x = value if d.lanes == 1 else self.let(f"extractelement {self.in_memory(d)} {value}, i64 {i}")
+            self.lines.append(f"  store {one} {x}, ptr {ptr}, align {d.itemsize}")
+
+    # ---- lanes ----
+    def make_splat(self, n: UOp) -> None:
+        x = n.src[0]
+        self.names[n] = self.constant(n.dtype, x.arg) if x.op is Ops.CONST else self.splat(n.dtype, self[x])
+    def extract(self, n: UOp) -> None:
+        self.names[n] = self.let(f"extractelement {self.typed(n.src[0])}, i64 {n.arg}") if n.src[0].dtype.lanes > 1 else self[n.src[0]]
+    def pack(self, n: UOp) -> None:
+        value = "poison"
+        for i, x in enumerate(n.src): value = self.let(f"insertelement {self.ty(n.dtype)} {value}, {self.typed(x)}, i64 {i}")
+        self.names[n] = value
+    def reduce_lanes(self, n: UOp) -> None:
+        """Halves on halves; an odd last lane waits for the end."""
+        (x,) = n.src
+        d, value, late = x.dtype, self[x], []
+        while d.lanes > 1:
+            lanes, ty = d.lanes, self.ty(d)
+            if lanes % 2: late.append(self.let(f"extractelement {ty} {value}, i64 {lanes - 1}"))
+            h = lanes // 2
+            d = d.vec(h)
+            if h == 1: lo, hi = (self.let(f"extractelement {ty} {value}, i64 {i}") for i in (0, 1))
+            else: lo, hi = (self.let(f"shufflevector {ty} {value}, {ty} poison, <{h} x i32> {_seq('i32', range(s, s + h))}") for s in (0, h))
+            value = self.binary(n.arg, d, lo, hi)
+        for y in late: value = self.binary(n.arg, d, value, y)
+        self.names[n] = value
+
+    # ---- arithmetic ----
+    def alu(self, n: UOp) -> str:
+        op, src, d = n.op, n.src, n.dtype
+        if op is Ops.CAST: return self.cast(self[src[0]], src[0].dtype, d)
+        if op is Ops.BITCAST: return self.bitcast(src[0], d)
+        if op is Ops.WHERE:
+            y, z = (self.typed(s) if s.dtype is d else f"{self.ty(d)} {self.splat(d, self[s])}" for s in src[1:])
+            return self.let(f"select {self.typed(src[0])}, {y}, {z}")
+        ds = src[0].dtype
+        if not self.is_native(ds): raise CompilerBug(f"llvm: {op} on {ds.name}, which this CPU cannot compute; lower_dtypes casts it to float32")
+        x = self[src[0]]
+        if op in (Ops.CDIV, Ops.CMOD): return self.divide(n)
+        if op in (Ops.SHL, Ops.SHR): return self.shift(n)
+        if op in (Ops.MAX, Ops.MIN) and ds.is_float:
+            constant = [s for s in src if _constant(s) is not None and _constant(s) == _constant(s)]
+            if constant: return self.pick_constant(op, ds, self[constant[0]], self[src[constant[0] is src[0]]])
+        if len(src) == 2:
+            exact = " nsw" if n in self.address and op in (Ops.ADD, Ops.SUB, Ops.MUL) else ""
+            return self.binary(op, ds, x, self[src[1]], exact)
+        if op is Ops.MULACC:
+            if not d.is_float: return self.binary(Ops.ADD, d, self.binary(Ops.MUL, d, x, self[src[1]]), self[src[2]])
+            if not self.target.fma: return self.binary(Ops.ADD, d, self.binary(Ops.MUL, d, x, self[src[1]]), self[src[2]])
+            return self.let(self.call(f"llvm.fma.{self.code(d)}", self.ty(d), *(self.typed(s) for s in src)))
+        if op is Ops.NEG: return self.let(f"fneg {self.ty(d)} {x}" if d.is_float else f"sub {self.ty(d)} {self.constant(d, 0)}, {x}")
+        if op is Ops.RECIP: return self.let(f"fdiv {self.ty(d)} {self.constant(d, 1)}, {x}")
+        if op in (Ops.SQRT, Ops.TRUNC): return self.let(self.call(f"llvm.{op.name.lower()}.{self.code(d)}", self.ty(d), self.typed(src[0])))
+        raise CompilerBug(f"llvm: {op} is not native on a CPU; lower_ops decomposes it")
+
+    def binary(self, op: Op, d: DType, x: str, y: str, exact: str = "") -> str:
+        """x op y, both of type d."""
+        ty = self.ty(d)
+        if op in _INT_CMP:
+            if d.is_float: return self.let(f"fcmp {_FLOAT_CMP[op]} {ty} {x}, {y}")
+            sign = "" if op in (Ops.CMPEQ, Ops.CMPNE) else "s" if d.kind == "int" else "u"
+            return self.let(f"icmp {sign}{_INT_CMP[op]} {ty} {x}, {y}")
+        if d.is_bool: return self.let(f"{_BOOL_OP[op]} {ty} {x}, {y}")
+        if op in (Ops.MAX, Ops.MIN): return self.extreme(op, d, x, y)
+        return self.let(f"{_FLOAT_OP[op]} {ty} {x}, {y}" if d.is_float else f"{_INT_OP[op]}{exact} {ty} {x}, {y}")
+
+    def extreme(self, op: Op, d: DType, x: str, y: str) -> str:
+        """MAX and MIN; NaN if one is. On x86 the compare and select is one maxps(y, x), which keeps x when either is NaN, so only
+        y needs a test; an accumulator is x and the test stays off its chain."""
+        ty, name = self.ty(d), "max" if op is Ops.MAX else "min"
+        if not d.is_float: return self.let(self.call(f"llvm.{'s' if d.kind == 'int' else 'u'}{name}.{self.code(d)}", ty, f"{ty} {x}", f"{ty} {y}"))
+        if "neon" in self.has: return self.let(self.call(f"llvm.{name}imum.{self.code(d)}", ty, f"{ty} {x}", f"{ty} {y}"))
+        best = self.pick_constant(op, d, y, x)
+        return self.let(f"select {self.cond(d)} {self.let(f'fcmp uno {ty} {y}, {y}')}, {ty} {y}, {ty} {best}")
+
+    def pick_constant(self, op: Op, d: DType, c: str, x: str) -> str:
+        """c if it is beyond x, else x (also when x is NaN): right by itself if c is no NaN."""
+        ty = self.ty(d)
+        test = self.let(f"fcmp {'ogt' if op is Ops.MAX else 'olt'} {ty} {c}, {x}")
+        return self.let(f"select {self.cond(d)} {test}, {ty} {c}, {ty} {x}")
+
+    def cond(self, d: DType) -> str: return "i1" if d.lanes == 1 else f"<{d.lanes} x i1>"
+
+    def divide(self, n: UOp) -> str:
+        (x, y), d, ty = n.src, n.dtype, self.ty(n.dtype)
+        if d.is_bool: raise CompilerBug("llvm: integer division of bool")
+        is_div, signed = n.op is Ops.CDIV, d.kind == "int" and x not in self.positive
+        zero, one = self.constant(d, 0), self.constant(d, 1)
+        name = ("s" if signed else "u") + ("div" if is_div else "rem")
+        if _constant(y) not in (None, 0, -1):
+            return self.let(f"{name if _constant(y) > 0 else 's' + name[1:]} {ty} {self[x]}, {self[y]}")
+        none = self.let(f"icmp eq {ty} {self[y]}, {zero}")
+        unsafe = none
+        if d.kind == "int":
+            minus = self.let(f"icmp eq {ty} {self[y]}, {self.constant(d, -1)}")
+            unsafe = self.let(f"or {self.cond(d)} {none}, {minus}")
+            name = "s" + name[1:]
+        safe = self.let(f"select {self.cond(d)} {unsafe}, {ty} {one}, {ty} {self[y]}")
+        value = self.let(f"{name} {ty} {self[x]}, {safe}")
+        if is_div and d.kind == "int":
+            value = self.let(f"select {self.cond(d)} {minus}, {ty} {self.let(f'sub {ty} {zero}, {self[x]}')}, {ty} {value}")
+        return self.let(f"select {self.cond(d)} {none}, {ty} {zero if is_div else self[x]}, {ty} {value}")
+
+    def shift(self, n: UOp) -> str:
+        x, y = n.src
+        d, ty, by = n.dtype, self.ty(n.dtype), self[y]
+        if not 0 <= (-1 if _constant(y) is None else _constant(y)) < d.bits: by = self.let(f"and {ty} {by}, {self.constant(d, d.bits - 1)}")
+        return self.let(f"{'shl' if n.op is Ops.SHL else 'ashr' if d.kind == 'int' else 'lshr'} {ty} {self[x]}, {by}")
+
+    def bitcast(self, x: UOp, d: DType) -> str:
+        ds = x.dtype
+        if ds.is_bool: return self.let(f"zext {self.ty(ds)} {self[x]} to {self.ty(d)}")
+        if d.is_bool: return self.cast(self[x], ds if not ds.is_float else dtypes.uint8.vec(ds.lanes), d)
+        return self[x] if self.ty(ds) == self.ty(d) else self.let(f"bitcast {self.typed(x)} to {self.ty(d)}")
+
+    def cast(self, x: str, ds: DType, d: DType) -> str:
+        """x from type ds to d. Float to int saturates, NaN gives 0; anything but 0 is true."""
+        if ds.scalar is d.scalar: return x
+        if not self.is_native(ds): return self.cast(self.unpack(x, ds), dtypes.float32.vec(ds.lanes), d)
+        if not self.is_native(d): return self.pack_float(self.cast(x, ds, dtypes.float32.vec(d.lanes)), d)
+        a, b = self.ty(ds), self.ty(d)
+        if d.is_bool: return self.let(f"fcmp une {a} {x}, {self.constant(ds, 0)}" if ds.is_float else f"icmp ne {a} {x}, {self.constant(ds, 0)}")
+        if ds.is_float:
+            if d.is_float: return self.let(f"{'fpext' if d.bits > ds.bits else 'fptrunc'} {a} {x} to {b}")
+            return self.let(self.call(f"llvm.fpto{'s' if d.kind == 'int' else 'u'}i.sat.{self.code(d)}.{self.code(ds)}", b, f"{a} {x}"))
+        if d.is_float: return self.let(f"{'sitofp' if ds.kind == 'int' else 'uitofp'} {a} {x} to {b}")
+        bits = 1 if ds.is_bool else ds.bits
+        if bits == d.bits: return x
+        return self.let(f"{'trunc' if bits > d.bits else 'sext' if ds.kind == 'int' else 'zext'} {a} {x} to {b}")
+
+    def unpack(self, x: str, ds: DType) -> str:
+        """The float32 of a float held as its bits."""
+        f32, lanes = self.ty(dtypes.float32.vec(ds.lanes)), ds.lanes
+        if ds.scalar is dtypes.bfloat16:
+            wide = self.let(f"zext {self.ty(ds)} {x} to {self.ty(dtypes.uint32.vec(lanes))}")
+            high = self.let(f"shl {self.ty(dtypes.uint32.vec(lanes))} {wide}, {self.constant(dtypes.uint32.vec(lanes), 16)}")
+            return self.let(f"bitcast {self.ty(dtypes.uint32.vec(lanes))} {high} to {f32}")
+        half = self.half_type(ds)
+        return self.let(f"fpext {half} {self.let(f'bitcast {self.ty(ds)} {x} to {half}')} to {f32}")
+
+    def pack_float(self, x: str, d: DType) -> str:
+        """A float32 rounded to the bits of d, ties to even."""
+        f32, u32, lanes = self.ty(dtypes.float32.vec(d.lanes)), dtypes.uint32.vec(d.lanes), d.lanes
+        if d.scalar is not dtypes.bfloat16:
+            half = self.half_type(d)
+            return self.let(f"bitcast {half} {self.let(f'fptrunc {f32} {x} to {half}')} to {self.ty(d)}")
+        ty = self.ty(u32)
+        bits = self.let(f"bitcast {f32} {x} to {ty}")
+        odd = self.let(f"and {ty} {self.let(f'lshr {ty} {bits}, {self.constant(u32, 16)}')}, {self.constant(u32, 1)}")
+        up = self.let(f"add {ty} {bits}, {self.let(f'add {ty} {odd}, {self.constant(u32, 0x7FFF)}')}")
+        is_nan = self.let(f"fcmp uno {f32} {x}, {x}")
+        quiet = self.let(f"or {ty} {bits}, {self.constant(u32, 0x400000)}")
+        kept = self.let(f"select {self.cond(d)} {is_nan}, {ty} {quiet}, {ty} {up}")
+        return self.let(f"trunc {ty} {self.let(f'lshr {ty} {kept}, {self.constant(u32, 16)}')} to {f'i16' if lanes == 1 else f'<{lanes} x i16>'}")
+
+    def half_type(self, d: DType) -> str:
+        if d.scalar is not dtypes.float16 or d.scalar not in self.target.storage_dtypes:
+            raise CompilerBug(f"llvm: a cast of {d.name}, which this CPU can only store; lower_dtypes spells it out")
+        return "half" if d.lanes == 1 else f"<{d.lanes} x half>"
+
+
+_EMIT: dict[Op, Callable[[_Writer, UOp], None]] = {
+    Ops.CONST: _Writer.const, Ops.LANES: _Writer.lanes, Ops.PARAM: _Writer.param, Ops.AFTER: _Writer.same, Ops.BARRIER: _Writer.nothing,
+    Ops.RANGE: _Writer.open_loop, Ops.END: _Writer.close_loop, Ops.ACC: _Writer.register, Ops.SET: _Writer.set_register,
+    Ops.GET: _Writer.get_register, Ops.LOAD: _Writer.load, Ops.SPLAT: _Writer.make_splat, Ops.EXTRACT: _Writer.extract,
+    Ops.PACK: _Writer.pack, Ops.HREDUCE: _Writer.reduce_lanes}
+
+
+def _type_of(arg: str) -> str:
+    """The type in "type value"; a type holds spaces only between its brackets."""
+    return arg[:arg.index(">") + 1] if arg[0] == "<" else arg[:arg.index(" ")]
+
+
+def _memory(n: UOp) -> UOp:
+    """The PARAM or SCRATCH below AFTERs."""
+    while n.op is Ops.AFTER: n = n.src[0]
+    return n
+
+
+def _register(n: UOp) -> UOp:
+    while n.op is not Ops.ACC: n = n.src[0]
+    return n
+
+
+def _constant(n: UOp) -> Any:
+    """The value all lanes of a constant have; None if it is none."""
+    if n.op is Ops.SPLAT: n = n.src[0]
+    return n.arg if n.op is Ops.CONST else None
+
+
+def _gate(n: UOp) -> UOp | None: return n.src[3] if len(n.src) > 3 else None
+
+
+def _index_facts(uops: Sequence[UOp]) -> tuple[set[UOp], set[UOp]]:
+    """The nodes of which addresses are made, from loop counters and constants alone (their sums cannot overflow, as no memory is
+    that large), and those known to be >= 0, whose divisions are cheaper."""
+    pure: set[UOp] = set()
+    for n in uops:
+        if n.op in (Ops.RANGE, Ops.SPECIAL, Ops.LANES) or (n.op is Ops.CONST and n.dtype.is_int): pure.add(n)
+        elif n.op is Ops.PARAM and n.arg.kind == "value" and n.dtype.kind == "int": pure.add(n)
+        elif n.op in (Ops.ADD, Ops.SUB, Ops.MUL, Ops.CDIV, Ops.CMOD, Ops.SPLAT) and all(s in pure for s in n.src): pure.add(n)
+    address = {s for n in uops if n.op in (Ops.LOAD, Ops.STORE) for s in (n.src[1],) if s in pure}
+    for n in reversed(uops):
+        if n in address: address.update(s for s in n.src if s in pure and n.op is not Ops.RANGE)
+    positive: set[UOp] = set()
+    for n in uops:
+        if n.op in (Ops.RANGE, Ops.SPECIAL, Ops.LANES): positive.add(n)
+        elif n.op is Ops.CONST and n.dtype.is_int and n.arg >= 0: positive.add(n)
+        elif n.op in (Ops.ADD, Ops.MUL) and n in address and all(s in positive for s in n.src): positive.add(n)
+        elif n.op in (Ops.CDIV, Ops.CMOD, Ops.SPLAT) and all(s in positive for s in n.src): positive.add(n)
+    return address, positive
