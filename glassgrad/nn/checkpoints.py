@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glassgrad.nn.files import MAX_DIMS, Cursor, RawTensor, Source, broken, open_bytes, raw_dtype, source_name
-from glassgrad.nn.pickles import Builder, Machine, check_key
+from glassgrad.nn.pickles import Builder, Machine, check_key, numpy_builders
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import FileError
 from glassgrad.uop.ops import np
@@ -114,7 +114,7 @@ def _builders(what: str, give: Callable[[RawTensor | Expanded], Any]) -> dict[st
         "torch Size": Builder(lambda x=(): tuple(x)), "torch device": Builder(lambda *x: ":".join(map(str, x))),
         "torch Tensor": "Tensor", "torch.nn.parameter Parameter": "Parameter",
         "builtins set": Builder(lambda x=(): set(map(check_key, x))), "__builtin__ set": Builder(lambda x=(): set(map(check_key, x))),
-        "_codecs encode": Builder(lambda text, _: text.encode("latin1")),
+        **numpy_builders(),
     }
     table |= {f"torch {name}": kind for name, kind in STORAGES.items()}
     table |= {f"torch.storage {name}": dtypes.uint8 for name in ("UntypedStorage", "_UntypedStorage")}

@@ -7,12 +7,15 @@ source:  the opcodes, docs.python.org/3/library/pickletools
 """
 from __future__ import annotations
 
+import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from glassgrad.nn.files import Cursor, broken
 from glassgrad.uop.errors import FileError
+from glassgrad.uop.ops import np
 
 Builders = Mapping[str, Any]  # "module name" -> a Builder, or a value that stands for itself
 MAX_STEPS = 50_000_000
@@ -142,6 +145,42 @@ def check_key(key: Any) -> Any:
     flat = key if isinstance(key, tuple) else (key,)
     if all(x is None or isinstance(x, (str, bytes, int, float)) for x in flat): return key
     raise TypeError(f"a {type(key).__name__} as a key")
+
+
+def numpy_builders() -> dict[str, Any]:
+    """Builders for arrays and scalars of plain numbers, as NumPy pickles them."""
+    empty, scalar = Builder(lambda *_: np.zeros(0, np.uint8), _set_array), Builder(lambda kind, raw: np.frombuffer(_raw(raw), kind)[0].item())
+    table: dict[str, Any] = {"numpy ndarray": "ndarray", "numpy dtype": Builder(_plain_dtype, _set_dtype)}
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"): table |= {f"{module} _reconstruct": empty, f"{module} scalar": scalar}
+    for module in ("numpy.core.numeric", "numpy._core.numeric"): table[f"{module} _frombuffer"] = Builder(_array_of)
+    return table | {"_codecs encode": Builder(lambda text, _: text.encode("latin1"))}
+
+
+def _raw(data: Any) -> bytes: return data.encode("latin1") if isinstance(data, str) else bytes(data)
+
+
+def _plain_dtype(code: Any, *_: Any) -> Any:
+    if not isinstance(code, str) or not re.fullmatch("[<>=|]?[biuf][1248]", code): raise ValueError(f"elements of type {code!r}")
+    return np.dtype(code, copy=True)  # type: ignore[call-overload]
+
+
+def _set_dtype(kind: Any, state: Any) -> None:
+    if state[1] not in ("<", ">", "|", "=") or state[2:5] != (None, None, None) and state[2:4] != (None, None): raise ValueError(f"element type {state!r}")
+    kind.__setstate__((3, state[1], None, None, None, -1, -1, 0))
+
+
+def _array_of(data: Any, kind: Any, shape: Any, order: Any) -> Any:
+    array = np.zeros(0, np.uint8)
+    _set_array(array, (1, shape, kind, order == "F", data))
+    return array
+
+
+def _set_array(array: Any, state: Any) -> None:
+    _, shape, kind, fortran, data = state
+    data = _raw(data)
+    if not isinstance(kind, np.dtype) or any(type(n) is not int or n < 0 for n in shape): raise ValueError(f"array of shape {shape!r}")
+    if math.prod(shape) * kind.itemsize != len(data): raise ValueError(f"array of shape {shape} in {len(data)} bytes")
+    array.__setstate__((1, shape, kind, bool(fortran), data))
 
 
 STOP = ord(".")
