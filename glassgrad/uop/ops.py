@@ -157,7 +157,8 @@ add_op("GATHER", "index", 2, "out[.., i, ..] = x[.., index[.., i, ..], ..] along
        shape=lambda src, arg: src[1].shape)
 add_op("SCATTER", "index", 3, "base, then base[.., index[.., i, ..], ..] op= x[.., i, ..]; index and x have one shape", shape=_same)
 add_op("SORT", "sort", 1, "the int32 indices that sort an axis, stable", shape=_same)
-add_op("CONTIGUOUS", "identity", 1, "a value that is stored as it stands", shape=_same)
+add_op("CONTIGUOUS", "identity", 1, "a value that is stored as it stands; arg: why", shape=_same)
+add_op("STAGE", "identity", -1, "value kept in scratch; arg: the axes shared with the kernel's loops; in a kernel: value, *ranges, read by LOAD", shape=lambda src, arg: src[0].shape)
 add_op("DETACH", "identity", 1, "a value without gradient", shape=_same)
 add_op("COPY", "copy", 1, "a value moved to the device named by arg", shape=_same)
 add_op("SINK", "effect", -1, "several roots", shape=_scalar)
@@ -168,7 +169,7 @@ for _name, _arity, _doc in (
     ("LOAD", -1, "buffer, index[, gate]: the element, or 0 where the gate is false"),
     ("STORE", -1, "buffer, index, value[, gate]"), ("END", -1, "effect, *ranges: the effect for every value of the ranges"),
     ("AFTER", -1, "buffer, *effects: the buffer once the effects have happened"),
-    ("SCRATCH", 0, "memory inside the kernel"), ("STAGE", -1, "value, *ranges: the value kept in SCRATCH, to be read by LOAD"),
+    ("SCRATCH", 0, "memory inside the kernel"), 
     ("SPECIAL", 0, "hardware index"), ("ACC", 1, "a register; source: its first value; arg: its number"),
     ("SET", 2, "acc, value"), ("GET", -1, "acc, *what it comes after: the register's value"), ("BARRIER", -1, "all threads of a workgroup meet"),
     ("SPLAT", 1, "a scalar in every lane"), ("LANES", 0, "the vector 0, 1, 2, …"), ("HREDUCE", 1, "combine the lanes with op arg"),

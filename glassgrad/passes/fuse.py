@@ -1,0 +1,224 @@
+"""Choose stores: every value is either stored once, kept in a row of scratch inside one kernel, or computed where it is wanted.
+
+in:      TENSOR form, a SINK of the values to store
+out:     TENSOR form: each stored value stands under CONTIGUOUS(arg=reason), each staged one under STAGE(arg=axes shared with the kernel)
+source:  the walk over indices is our own; the three choices are Halide's compute_root, compute_at and inline (PLDI 2013)
+
+Consumers come before producers: when a value is reached, every place that wants it is known, as an index over the loops of some
+kernel. Costs are counted in vector operations: recomputing costs (operations x evaluations), storing costs a trip through memory.
+"""
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from glassgrad.passes.views import TRUE, ZERO, Index, Demand, demands, new_range
+from glassgrad.target.target import Target
+from glassgrad.uop.ops import Ops
+from glassgrad.uop.uop import UOp, substitute, toposort
+
+STORE_COST = 10          # vector operations that one element's way to memory and back is worth
+LAUNCH_COST = 4000       # what a kernel of its own costs beside its elements
+STAGE_ELEMENTS = 1 << 16  # the largest scratch row: a quarter of a megabyte of float32, an L2 share
+PARALLEL_WORK = 1 << 15  # below this many operations a kernel need not be parallel
+MAX_COST = 1 << 20
+
+ALWAYS_STORED = {Ops.SCAN: "a running reduction has its own loop order", Ops.SCATTER: "scattered writes need memory",
+                 Ops.SORT: "sorting needs memory", Ops.COPY: "it moves to another device"}
+
+
+class Want(NamedTuple):
+    """A value wanted by the kernel of `root` at `idx` under `gate`, inside `loops` (outermost first)."""
+    root: UOp
+    idx: Index
+    gate: UOp
+    loops: tuple[UOp, ...]
+
+
+def free_ranges(x: UOp, memo: dict[UOp, frozenset[UOp]]) -> frozenset[UOp]:
+    """The loop axes an index expression depends on."""
+    found = memo.get(x)
+    if found is None:
+        for n in toposort((x,), stop=lambda n: n in memo):
+            if n not in memo:
+                memo[n] = frozenset((n,)) if n.op is Ops.RANGE else frozenset().union(*(memo[s] for s in n.src)) if n.src else frozenset()
+        found = memo[x]
+    return found
+
+
+def stored_under(x: UOp) -> UOp | None:
+    """The buffer whose memory is `x` as it stands: `x` itself or what it reshapes; None if there is none."""
+    while x.op is Ops.RESHAPE: x = x.src[0]
+    return x if x.op in (Ops.BUFFER, Ops.CONTIGUOUS) else None
+
+
+def trips(loops: tuple[UOp, ...]) -> int:
+    return math.prod(r.src[0].arg for r in loops)
+
+
+def estimate_costs(order: list[UOp]) -> dict[UOp, int]:
+    """Operations for one element of each value, if the reductions below were at hand."""
+    cost: dict[UOp, int] = {}
+    for n in order:
+        if n.op.kind in ("reduce", "fold", "scan", "sort") or n.op in ALWAYS_STORED or n.op is Ops.BUFFER: cost[n] = 1
+        elif n.op.kind == "leaf": cost[n] = 0
+        else: cost[n] = min(MAX_COST, sum(cost[s] for s in n.src) + (n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0))
+    return cost
+
+
+def reduce_work(n: UOp, cost: dict[UOp, int]) -> int:
+    """Operations for one element of a reduction, its body included; 0 if `n` is none."""
+    if n.op is Ops.FOLD: return n.arg.size * (cost[n.src[0]] + 1)
+    if n.op is not Ops.REDUCE: return 0
+    return min(1 << 40, math.prod(n.src[0].shape[a] for a in n.arg.axes) * (cost[n.src[0]] + 1))
+
+
+class Chooser:
+    """The walk's state: who wants what, what was decided, and why."""
+
+    def __init__(self, sink: UOp, target: Target) -> None:
+        self.sink, self.target = sink, target
+        self.order = sink.toposort()
+        self.cost = estimate_costs(self.order)
+        self.wants: dict[UOp, dict[Want, None]] = {n: {} for n in self.order}
+        self.reasons: dict[UOp, str] = {}
+        self.stages: dict[UOp, tuple[int, ...]] = {}
+        self.counter = [0]
+        self.memo: dict[UOp, frozenset[UOp]] = {}
+        self.min_parallel = 1024 if target.has_grid else 4
+        self.stage_limit = 1024 if target.has_grid else STAGE_ELEMENTS
+
+    def run(self) -> UOp:
+        forced = {s: "it is a result" for s in self.sink.src}
+        for n in self.order:
+            if n.op in ALWAYS_STORED: forced.setdefault(n, ALWAYS_STORED[n.op])
+            if n.op is Ops.CONTIGUOUS: forced.setdefault(n, n.arg or "contiguous() was asked for")
+            if n.op is Ops.SORT and stored_under(n.src[0]) is None: forced.setdefault(n.src[0], "sorting reads it many times")
+        for n in reversed(self.order):
+            if n is self.sink or n.op.kind == "leaf" and n not in forced: continue
+            wants = list(self.wants[n])
+            reason = forced.get(n)
+            stage = None
+            if reason is None and wants: reason, stage = self.decide(n, wants)
+            if reason is not None:
+                self.reasons[n] = reason
+                axes = tuple(new_range(self.counter, m) for m in n.shape)
+                wants = [Want(n, axes, TRUE, tuple(r for r in axes if r is not ZERO))]
+            elif stage is not None:
+                self.stages[n] = stage
+                root, idx, gate, loops = wants[0]
+                axes = tuple(idx[a] if a in stage else new_range(self.counter, m) for a, m in enumerate(n.shape))
+                shared = {idx[a] for a in stage}
+                loops = (*(r for r in loops if r in shared), *(r for a, r in enumerate(axes) if a not in stage and r is not ZERO))
+                wants = [Want(root, axes, TRUE, loops)]
+            for want in wants: self.pass_on(n, want)
+        table: dict[UOp, UOp] = {}
+        for n in self.order:
+            src = tuple(table[s] for s in n.src)
+            new = n if src == n.src else n.replace(src=src)
+            if n in self.reasons: new = new.replace(arg=self.reasons[n]) if n.op is Ops.CONTIGUOUS else _mark(Ops.CONTIGUOUS, new, self.reasons[n])
+            elif n in self.stages: new = _mark(Ops.STAGE, new, self.stages[n])
+            table[n] = new
+        return table[self.sink]
+
+    def pass_on(self, n: UOp, want: Want) -> None:
+        """Tell the sources of `n` that this want makes them wanted."""
+        if n.op.kind == "leaf": return
+        if n.op is Ops.SORT: wanted = []
+        elif n.op is Ops.SCAN: wanted = [Demand(n.src[0], want.idx, want.gate)]
+        elif n.op is Ops.SCATTER:
+            base, index, x = n.src
+            inner = tuple(new_range(self.counter, m) for m in x.shape)
+            loops = tuple(r for r in inner if r is not ZERO)
+            self.want(base, want)
+            for s in (index, x): self.want(s, Want(want.root, inner, TRUE, loops))
+            return
+        else: wanted = demands(n, want.idx, want.gate, self.counter, self.gather)
+        for d in wanted:
+            self.want(d.src, Want(want.root, d.idx, d.gate, want.loops + d.ranges))
+
+    def want(self, s: UOp, w: Want) -> None: self.wants[s][w] = None
+
+    def gather(self, n: UOp, idx: Index, gate: UOp) -> UOp:
+        """A stand-in for the index that GATHER reads: an unknown function of the loops it depends on."""
+        return UOp(Ops.GATHER, ZERO.dtype, tuple(i for i in idx if i is not ZERO) or (ZERO,), n.src[1])
+
+    def evaluations(self, w: Want) -> int:
+        """How often the value is computed for this want: once per turn of every loop down to the innermost it depends on."""
+        deps: frozenset[UOp] = frozenset().union(*(free_ranges(i, self.memo) for i in (*w.idx, w.gate)))
+        depth = max((k + 1 for k, r in enumerate(w.loops) if r in deps), default=0)
+        return trips(w.loops[:depth])
+
+    def decide(self, n: UOp, wants: list[Want]) -> tuple[str | None, tuple[int, ...] | None]:
+        """Why `n` must be stored (or None), and the axes it is staged by (or None)."""
+        cost, size, work = self.cost[n], max(n.size, 1), reduce_work(n, self.cost)
+        if n.op.is_movement or n.op.kind == "identity": return None, None
+        per_element = work or cost
+        if per_element <= 1 and not work: return None, None
+        evals = [self.evaluations(w) for w in wants]
+        recompute = per_element * sum(evals)
+        if work:
+            if (why := self.not_here(n, wants, evals, work)) is not None:
+                stage = self.stage_axes(n, wants)
+                return (None, stage) if stage is not None else (why, None)
+        if sum(evals) <= size: return None, None
+        store = size * (per_element + STORE_COST) + sum(evals) + LAUNCH_COST
+        stage = self.stage_axes(n, wants)
+        if stage is not None and size * per_element + 2 * sum(evals) < min(recompute, store): return None, stage
+        if recompute <= store: return None, None
+        return f"computing it in place would repeat its {per_element} operations {sum(evals) / size:.3g} times", None
+
+    def not_here(self, n: UOp, wants: list[Want], evals: list[int], work: int) -> str | None:
+        """Why a reduction cannot be computed inside the kernels that want it."""
+        total = work * max(n.size, 1)
+        if total < PARALLEL_WORK // 8 and len(wants) == 1: return None
+        for w, e in zip(wants, evals):
+            outer = [r for r in w.loops if r.arg.kind != "REDUCE"]
+            deps: frozenset[UOp] = frozenset().union(*(free_ranges(i, self.memo) for i in w.idx))
+            if total > PARALLEL_WORK and any(r not in outer for r in deps) and n.op is Ops.REDUCE and not self._under_fold(n):
+                return "it is a reduction inside another reduction"
+            parallel = math.prod(r.src[0].arg for r in deps)
+            if total > PARALLEL_WORK and parallel < self.min_parallel and parallel < trips(tuple(outer)):
+                return f"only {parallel} rows share it: too few to keep the device busy"
+        return None
+
+    def _under_fold(self, n: UOp) -> bool:
+        if not hasattr(self, "_folded"):
+            self._folded: set[UOp] = set()
+            for f in self.order:
+                if f.op is Ops.FOLD:
+                    s = f.src[0]
+                    while s.op.is_movement or s.op in (Ops.CAST, Ops.FOLD): s = s.src[0]
+                    self._folded.add(s)
+        return n in self._folded
+
+    def stage_axes(self, n: UOp, wants: list[Want]) -> tuple[int, ...] | None:
+        """The axes whose indices all wants share, if they are exactly the outermost loops of one kernel and the rest fits in cache."""
+        first = wants[0]
+        if any(w.root is not first.root or w.gate is not TRUE for w in wants): return None
+        shared = [a for a in range(n.ndim) if first.idx[a].op is Ops.RANGE and all(w.idx[a] is first.idx[a] for w in wants)]
+        while shared:
+            ranges = {first.idx[a] for a in shared}
+            p = len(ranges)
+            if p == len(shared) and all(set(w.loops[:p]) == ranges for w in wants): break
+            # the innermost shared loop may come after loops that are not shared: leave it to the stage
+            order = {r: k for k, r in enumerate(first.loops)}
+            if any(r not in order for r in ranges): return None
+            shared.remove(max(shared, key=lambda a: order[first.idx[a]]))
+        if not shared or any(r.arg.kind == "REDUCE" for r in ranges): return None
+        row = math.prod(m for a, m in enumerate(n.shape) if a not in shared)
+        inner = max(trips(w.loops[p:]) for w in wants)
+        if row < 2 or row > self.stage_limit or inner > 4 * self.stage_limit: return None
+        if trips(first.loops[:p]) < self.min_parallel and n.size * self.cost[n] > PARALLEL_WORK: return None
+        return tuple(shared)
+
+
+def _mark(op: object, n: UOp, arg: object) -> UOp:
+    new = UOp(op, n.dtype, (n,), arg)  # type: ignore[arg-type]
+    new.site = new.site or n.site
+    return new
+
+
+def choose_stores(sink: UOp, target: Target) -> UOp:
+    """Mark what is stored (CONTIGUOUS, with its reason) and what is staged inside a kernel (STAGE)."""
+    return Chooser(sink, target).run()

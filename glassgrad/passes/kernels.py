@@ -1,0 +1,234 @@
+"""Cut kernels: one launch for every stored value, written as loads, loops and one store.
+
+in:      TENSOR form with stores marked (CONTIGUOUS) and stages marked (STAGE)
+out:     KERNEL form: per kernel a SINK of END(STORE(PARAM, index, value), *loops); PARAM 0 is the output
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from glassgrad.passes.algebra import simplify
+from glassgrad.passes.fuse import stored_under
+from glassgrad.passes.views import INDEX, TRUE, ZERO, Demand, Index, both, demands, flatten, new_range
+from glassgrad.uop.dtype import DType, dtypes
+from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg
+from glassgrad.uop.uop import UOp
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One launch of a schedule.
+
+    `bufs` are graph slots in the order of the kernel's buffer params (the first is the output), `vals` the numbers of the random keys
+    and variables in the order of its value params; `new_slots` are the slots this call fills: slot -> (elements, dtype).
+    """
+    ast: UOp
+    bufs: tuple[int, ...]
+    vals: tuple[int, ...]
+    new_slots: dict[int, tuple[int, DType]]
+    name: str
+    reason: str
+    sites: tuple[str, ...] = ()
+    kind: str = "kernel"
+    folded: int = field(default=0, compare=False)
+
+
+def cut_kernels(sink: UOp) -> list[KernelCall]:
+    """The kernels of a marked graph in the order they run. Results get the first free slots, in order; temporaries follow."""
+    order = sink.toposort()
+    inputs = [n for n in order if n.op is Ops.BUFFER]
+    slots: dict[UOp, int] = {n: n.arg.id for n in inputs}
+    free = max(slots.values(), default=-1) + 1
+    for s in sink.src:
+        if s not in slots:
+            slots[s] = free
+            free += 1
+    calls: list[KernelCall] = []
+    for n in order:
+        if n.op is not Ops.CONTIGUOUS: continue
+        if n not in slots:
+            slots[n] = free
+            free += 1
+        calls.append(_Cutter(n, slots).call())
+    return calls
+
+
+class _Cutter:
+    """Writes one kernel: `expr` lowers the value wanted at an index, once per (node, index, gate)."""
+
+    def __init__(self, root: UOp, slots: dict[UOp, int]) -> None:
+        self.root, self.slots = root, slots
+        self.params: dict[UOp, UOp] = {}
+        self.bufs: list[int] = []
+        self.vals: list[int] = []
+        self.counter = [0]
+        self.staged: dict[tuple[UOp, Index], list[Demand]] = {}
+        self.scratch: dict[UOp, UOp] = {}
+        self.sites: dict[str, None] = {}
+        self.ops: dict[str, int] = {}
+
+    def param(self, n: UOp, kind: str, size: int) -> UOp:
+        """The kernel's argument for a stored value, a random key or a variable."""
+        if n not in self.params:
+            self.params[n] = UOp(Ops.PARAM, n.dtype, (), ParamArg(len(self.params), kind, size))
+            if kind == "buffer": self.bufs.append(self.slots[n])
+            else: self.vals.append(n.arg.counter if n.op is Ops.KEY else int(n.arg.name))
+        return self.params[n]
+
+    def call(self) -> KernelCall:
+        root, n = self.root, self.root.src[0]
+        out = self.param(root, "buffer", n.size)
+        if n.op is Ops.SORT: effect = self.sort(n, out)
+        elif n.op is Ops.SCATTER: effect = self.scatter(n, out)
+        else:
+            idx = tuple(new_range(self.counter, m) for m in n.shape)
+            at = flatten(idx, n.shape)
+            if n.op is Ops.SCAN:
+                axis = idx[n.arg.axes[0]]
+                value = self.lower(n.src[0], idx, TRUE)
+                if axis is not ZERO: value = UOp(Ops.SCAN, n.dtype, (value, axis), n.arg)
+                self.note(n)
+            else: value = self.lower(n, idx, TRUE)
+            effect = end(store(out, at, value), idx)
+        sites = tuple(self.sites)
+        return KernelCall(UOp.sink(effect), tuple(self.bufs), tuple(self.vals), {self.slots[root]: (n.size, n.dtype)}, self.name(n), root.arg, sites)
+
+    def name(self, n: UOp) -> str:
+        """A readable name: what the kernel mainly does, and the shape it fills."""
+        kinds = [k for k in ("SORT", "SCATTER", "SCAN", "FOLD", "REDUCE", "GATHER") if k in self.ops]
+        what = {"REDUCE": "r", "FOLD": "fold", "GATHER": "g"}.get(kinds[0], kinds[0].lower()) if kinds else "e"
+        return "_".join([what, *map(str, n.shape or (1,))]) + "_" + "_".join(str(k) for k in [sum(self.ops.values())])
+
+    def note(self, n: UOp) -> None:
+        if n.site: self.sites[n.site] = None
+        self.ops[n.op.name] = self.ops.get(n.op.name, 0) + 1
+
+    def lower(self, n: UOp, idx: Index, gate: UOp) -> UOp:
+        """The kernel expression for `n` at `idx` under `gate`; iterative, since chains may be very deep."""
+        memo: dict[tuple[UOp, Index, UOp], UOp] = {}
+        plans: dict[tuple[UOp, Index, UOp], list[Demand]] = {}
+        stack = [(n, idx, gate)]
+        while stack:
+            key = stack[-1]
+            if key in memo:
+                stack.pop()
+                continue
+            n, idx, gate = key
+            wanted = plans.get(key)
+            if wanted is None:
+                leaf = self.leaf(n, idx, gate)
+                if leaf is not None:
+                    memo[key] = leaf
+                    stack.pop()
+                    continue
+                if n.op is Ops.GATHER:
+                    at = memo.get((n.src[1], idx, gate))
+                    if at is None:
+                        stack.append((n.src[1], idx, gate))
+                        continue
+                    wanted = demands(n, idx, gate, self.counter, lambda *_, at=at: simplify(at.cast(INDEX)))[:1]
+                elif n.op is Ops.STAGE and (n, shared := tuple(idx[a] for a in n.arg)) in self.staged: wanted = self.staged[n, shared]
+                elif n.op is Ops.STAGE:
+                    axes = tuple(i if a in n.arg else new_range(self.counter, m) for a, (i, m) in enumerate(zip(idx, n.shape)))
+                    wanted = self.staged[n, shared] = [Demand(n.src[0], axes, TRUE)]
+                else: wanted = demands(n, idx, gate, self.counter, None)  # type: ignore[arg-type]
+                plans[key] = wanted
+            missing = [(d.src, d.idx, d.gate) for d in wanted if (d.src, d.idx, d.gate) not in memo]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            memo[key] = self.combine(n, idx, gate, wanted, [memo[d.src, d.idx, d.gate] for d in wanted])
+            stack.pop()
+        return memo[key]
+
+    def leaf(self, n: UOp, idx: Index, gate: UOp) -> UOp | None:
+        if n.op is Ops.CONST: return n
+        if n.op is Ops.CONTIGUOUS and n is not self.root or n.op is Ops.BUFFER:
+            return load(self.param(n, "buffer", n.size), flatten(idx, n.shape), gate)
+        if n.op is Ops.IOTA: return simplify(idx[0].cast(n.dtype))
+        if n.op in (Ops.KEY, Ops.VAR): return self.param(n, "value", 1)
+        return None
+
+    def combine(self, n: UOp, idx: Index, gate: UOp, wanted: list[Demand], values: list[UOp]) -> UOp:
+        self.note(n)
+        if n.op.is_alu: return UOp(n.op, n.dtype, tuple(values))
+        if n.op is Ops.PAD: return gated(wanted[0].gate, values[0])
+        if n.op is Ops.FOLD or n.op is Ops.REDUCE:
+            value = gated(wanted[0].gate, values[0]) if n.op is Ops.FOLD else values[0]
+            op = Ops.ADD if n.op is Ops.FOLD else n.arg.op
+            return reduce(op, value, wanted[0].ranges)
+        if n.op is Ops.CAT:
+            value, at = values[-1], n.shape[n.arg] - n.src[-1].shape[n.arg]
+            for s, v in zip(reversed(n.src[:-1]), reversed(values[:-1])):
+                value = simplify(idx[n.arg] < at).where(v, value) if v is not value else v
+                at -= s.shape[n.arg]
+            return value
+        if n.op is Ops.STAGE:
+            inner = tuple(i for a, i in enumerate(wanted[0].idx) if a not in n.arg)
+            shape = tuple(m for a, m in enumerate(n.shape) if a not in n.arg)
+            kept = self.scratch.get(values[0])
+            if kept is None: kept = self.scratch[values[0]] = stage(values[0], flatten(inner, shape), inner, len(self.scratch), math.prod(shape))
+            return load(kept, flatten(tuple(i for a, i in enumerate(idx) if a not in n.arg), shape), gate)
+        return values[0]
+
+    def scatter(self, n: UOp, out: UOp) -> UOp:
+        """base copied to the output, then the sources combined into it in order; the other axes stay outer loops of both."""
+        base, index, x = n.src
+        axis = n.arg.axis
+        self.note(n)
+        rows = tuple(ZERO if a == axis else new_range(self.counter, m) for a, m in enumerate(x.shape))
+        whole = all(a == axis or m == n.shape[a] for a, m in enumerate(x.shape))
+        at = tuple(new_range(self.counter, m) if a == axis or not whole else rows[a] for a, m in enumerate(n.shape))
+        first = end(store(out, flatten(at, n.shape), self.lower(base, at, TRUE)), tuple(r for r in at if r not in rows or r is ZERO))
+        t = tuple(new_range(self.counter, m) if a == axis else rows[a] for a, m in enumerate(x.shape))
+        where = simplify(self.lower(index, t, TRUE).cast(INDEX))
+        value = self.lower(x, t, TRUE)
+        inside = both(simplify(where >= 0), simplify(where < n.shape[axis]))
+        place = flatten(tuple(where if a == axis else r for a, r in enumerate(t)), n.shape)
+        after = UOp(Ops.AFTER, out.dtype, (out, first))
+        if n.arg.op is not None: value = load(after, place, inside).alu(n.arg.op, value)
+        second = end(UOp(Ops.STORE, dtypes.void, (after, place, value, inside)), (t[axis],))
+        return end(second, rows)
+
+    def sort(self, n: UOp, out: UOp) -> UOp:
+        """One SORT for each row: (output, input, place of the row's first element, its step)."""
+        x, axis = n.src[0], n.arg.axis
+        self.note(n)
+        rows = tuple(ZERO if a == axis else new_range(self.counter, m) for a, m in enumerate(n.shape))
+        step = math.prod(n.shape[axis + 1:])
+        first = flatten(rows, n.shape)
+        src = self.param(stored_under(x) or x, "buffer", x.size)
+        effect = UOp(Ops.SORT, dtypes.void, (out, src, first, UOp.const(INDEX, step), UOp.const(INDEX, n.shape[axis])), n.arg)
+        return end(effect, rows)
+
+
+def load(buf: UOp, at: UOp, gate: UOp) -> UOp: return UOp(Ops.LOAD, buf.dtype, (buf, at) if gate is TRUE else (buf, at, gate))
+def store(buf: UOp, at: UOp, value: UOp) -> UOp: return UOp(Ops.STORE, dtypes.void, (buf, at, value))
+def end(effect: UOp, ranges: Index) -> UOp:
+    loops = tuple(r for r in ranges if r is not ZERO)
+    return UOp(Ops.END, dtypes.void, (effect, *loops)) if loops else effect
+
+
+def stage(value: UOp, place: UOp, ranges: Index, id: int, size: int) -> UOp:
+    """Scratch memory once `value` stands in it at `place` for all `ranges`."""
+    scratch = UOp(Ops.SCRATCH, value.dtype, (), ScratchArg(id, size, "private"))
+    return UOp(Ops.AFTER, value.dtype, (scratch, end(store(scratch, place, value), ranges)))
+
+
+def gated(gate: UOp, value: UOp) -> UOp:
+    """value where the gate holds, else 0."""
+    n = value
+    while n.op is Ops.CAST: n = n.src[0]
+    if gate is TRUE or n.op is Ops.LOAD and len(n.src) == 3 and n.src[2] is gate: return value
+    return gate.where(value, value.const_like(0))
+
+
+def reduce(op: object, value: UOp, ranges: tuple[UOp, ...]) -> UOp:
+    """REDUCE over the ranges; a sum of a gated sum is one sum."""
+    from_gate, inner = None, value
+    if value.op is Ops.WHERE and value.src[2].op is Ops.CONST and value.src[2].arg == 0: from_gate, inner = value.src[0], value.src[1]
+    if op is Ops.ADD and inner.op is Ops.REDUCE and inner.arg.op is Ops.ADD and ranges:
+        body = inner.src[0] if from_gate is None else gated(from_gate, inner.src[0])
+        return UOp(Ops.REDUCE, value.dtype, (body, *ranges, *inner.src[1:]), inner.arg)
+    return UOp(Ops.REDUCE, value.dtype, (value, *ranges), ReduceArg(op, ())) if ranges else value  # type: ignore[arg-type]

@@ -1,0 +1,356 @@
+"""Linearize: the compact kernel graph becomes a list of instructions in nested loops. The only pass that spells tiles out.
+
+in:      LOOPS form: final axis kinds, everything in ops and dtypes the target has
+out:     LINEAR form, in execution order
+source:  our own; placing a value at the innermost loop it depends on is lazy code motion by dependence (Knoop, PLDI 1992, in spirit)
+
+A value's loops are those it depends on and that nothing has closed yet; it stands in the innermost of them, so what does not change in
+a loop is computed outside it without a search. A value's register axes (UPCAST, UNROLL) give it one instance per coordinate, LANE makes
+it a vector. An index is split once into base + coefficient x coordinate, so the copies of a tile differ by constants.
+"""
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+from glassgrad.passes import sort
+from glassgrad.target.target import Target
+from glassgrad.uop.dtype import DType, dtypes
+from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.ops import Op, Ops
+from glassgrad.uop.uop import UOp
+
+REGISTER = {"UPCAST", "UNROLL"}
+LOOPED = {"LOOP", "REDUCE"}
+CLOSERS = {Ops.REDUCE, Ops.END}
+Coords = tuple[int, ...]
+
+
+class Offsets(NamedTuple):
+    """How an address moves along register axes and lanes: ((axis, coefficient), …)."""
+    axes: tuple[tuple[UOp, int], ...]
+    lane: int
+
+
+def affine(x: UOp) -> tuple[dict[UOp, int], int]:
+    """`x` as a sum of terms with coefficients and a constant."""
+    terms: dict[UOp, int] = {}
+    const = 0
+    stack = [(x, 1)]
+    while stack:
+        n, c = stack.pop()
+        if n.op is Ops.ADD: stack += [(n.src[1], c), (n.src[0], c)]
+        elif n.op is Ops.SUB: stack += [(n.src[1], -c), (n.src[0], c)]
+        elif n.op is Ops.NEG: stack.append((n.src[0], -c))
+        elif n.op is Ops.CONST: const += c * n.arg
+        elif n.op is Ops.MUL and n.src[1].op is Ops.CONST: stack.append((n.src[0], c * n.src[1].arg))
+        elif n.op is Ops.MUL and n.src[0].op is Ops.CONST: stack.append((n.src[1], c * n.src[0].arg))
+        else: terms[n] = terms.get(n, 0) + c
+    return {n: c for n, c in terms.items() if c}, const
+
+
+def identity(op: Op, dtype: DType) -> bool | int | float:
+    """The value that changes nothing under a reduction's `op`."""
+    if op is Ops.MAX: return dtype.min
+    if op is Ops.MIN: return dtype.max
+    if op.unit is None: raise CompilerBug(f"linearize: {op} has no identity to reduce with")
+    return op.unit
+
+
+def linearize(sink: UOp, target: Target) -> list[UOp]:
+    """The instructions of a kernel in order."""
+    return _Linearizer(sink, target).run()
+
+
+class _Linearizer:
+    def __init__(self, sink: UOp, target: Target) -> None:
+        self.target = target
+        self.sink = sink
+        self.loops: dict[UOp, frozenset[UOp]] = {}
+        self.regs: dict[UOp, tuple[UOp, ...]] = {}
+        self.lane: dict[UOp, UOp | None] = {}
+        self.closer: dict[UOp, UOp] = {}
+        self.depth: dict[UOp, int] = {}
+        self.out: list[UOp] = []
+        self.scopes: list[set[UOp]] = [set()]
+        self.inst: dict[tuple[UOp, Coords], UOp] = {}
+        self.accs = 0
+
+    def run(self) -> list[UOp]:
+        order = self.sink.toposort()
+        for n in order: self.facts(n)
+        for r in list(self.closer): self.level(r)
+        self.closer.clear()     # closers are rebuilt over split addresses; the levels found stay
+        order = UOp.sink(*self.split_addresses(order)).toposort()[:-1]
+        for n in order: self.facts(n)
+        self.items: dict[UOp | None, list[UOp]] = {}
+        self.scans: dict[UOp, list[UOp]] = {}
+        for n in order:
+            if n.op is Ops.RANGE and n.arg.kind in LOOPED: continue
+            self.items.setdefault(self.home(n), []).append(n)
+            if n.op is Ops.SCAN: self.scans.setdefault(n.src[1], []).append(n)
+        self.block(None)
+        return drop_dead(self.out)
+
+    # ---- where things stand ------------------------------------------------------------------------------------------------------
+    def facts(self, n: UOp) -> None:
+        if n in self.loops: return
+        loops: frozenset[UOp] = frozenset()
+        regs: list[UOp] = []
+        lane = None
+        if n.op is Ops.RANGE:
+            loops = frozenset((n,)) if n.arg.kind in LOOPED else loops
+            if n.arg.kind in REGISTER: regs.append(n)
+            lane = n if n.arg.kind == "LANE" else None
+        for s in n.src:
+            loops |= self.loops[s]
+            regs += [r for r in self.regs[s] if r not in regs]
+            if self.lane[s] is not None:
+                if lane is not None and lane is not self.lane[s] and not (n.op in CLOSERS and s in n.src[1:]):
+                    raise CompilerBug(f"linearize: {n.op} depends on two SIMD axes, {lane.arg} and {self.lane[s].arg}")
+                lane = self.lane[s]
+        if isinstance(n.arg, Offsets):
+            regs += [r for r, _ in n.arg.axes if r not in regs]
+            if n.arg.lane: lane = self.lane_axis[n]
+        if n.op in CLOSERS:
+            own = n.src[1:]
+            for r in own:
+                if r.arg.kind in LOOPED:
+                    if self.closer.setdefault(r, n) is not n: raise CompilerBug(f"linearize: loop {r.arg} is closed twice")
+            loops = loops.difference(own)
+            regs = [r for r in regs if r not in own] if n.op is Ops.REDUCE else []
+            if lane in own or n.op is Ops.END: lane = None
+        if n.op is Ops.AFTER: regs, lane, loops = [], None, loops
+        self.loops[n], self.regs[n], self.lane[n] = loops, tuple(sorted(regs, key=lambda r: r.arg.id)), lane
+
+    def level(self, r: UOp) -> int:
+        """How many loops are open inside loop `r`."""
+        if r not in self.depth:
+            closer = self.closer.get(r)
+            if closer is None: raise CompilerBug(f"linearize: loop {r.arg} is never closed")
+            own = [s for s in closer.src[1:] if s.arg.kind in LOOPED]
+            k = own.index(r)
+            outer = own[k - 1] if k else self.deepest(self.loops[closer])
+            self.depth[r] = 1 + (self.level(outer) if outer is not None else 0)
+        return self.depth[r]
+
+    def deepest(self, loops: frozenset[UOp]) -> UOp | None:
+        return max(loops, key=lambda r: (self.level(r), r.arg.id)) if loops else None
+
+    def home(self, n: UOp) -> UOp | None: return self.deepest(self.loops[n])
+
+    # ---- addresses ---------------------------------------------------------------------------------------------------------------
+    def split_addresses(self, order: list[UOp]) -> tuple[UOp, ...]:
+        """Every LOAD and STORE gets a base free of register axes, and Offsets along them."""
+        self.lane_axis: dict[UOp, UOp] = {}
+        table: dict[UOp, UOp] = {}
+        for n in order:
+            src = tuple(table[s] for s in n.src)
+            new = n if src == n.src else n.replace(src=src)
+            for s in src: self.facts(s)
+            if n.op in (Ops.LOAD, Ops.STORE): new = self.split_address(new)
+            table[n] = new
+        return table[self.sink].src
+
+    def split_address(self, n: UOp) -> UOp:
+        idx = n.src[1]
+        if not self.regs[idx] and self.lane[idx] is None: return n
+        terms, const = affine(idx)
+        axes: list[tuple[UOp, int]] = []
+        lane, lane_axis = 0, None
+        rest: list[tuple[UOp, int]] = []
+        for t, c in terms.items():
+            if t.op is Ops.RANGE and t.arg.kind in REGISTER: axes.append((t, c))
+            elif t.op is Ops.RANGE and t.arg.kind == "LANE": lane, lane_axis = c, t
+            else:
+                self.facts(t)
+                if self.regs[t] or self.lane[t] is not None: return n
+                rest.append((t, c))
+        rest.sort(key=lambda tc: (max((self.level(r) for r in self.loops[tc[0]]), default=0), tc[0].arg.id if tc[0].op is Ops.RANGE else -1))
+        base: UOp | None = None
+        for t, c in rest:
+            term = t if c == 1 else t * c
+            base = term if base is None else base + term
+        if base is None: base = idx.const_like(const)
+        elif const: base = base + const
+        for s in base.toposort(stop=lambda s: s in self.loops): self.facts(s)
+        new = n.replace(src=(n.src[0], base, *n.src[2:]), arg=Offsets(tuple(sorted(axes, key=lambda a: a[0].arg.id)), lane))
+        if lane_axis is not None: self.lane_axis[new] = lane_axis
+        return new
+
+    # ---- emission ----------------------------------------------------------------------------------------------------------------
+    def emit(self, n: UOp) -> UOp:
+        """Append `n` unless it already stands in an open scope."""
+        if not any(n in s for s in self.scopes):
+            self.scopes[-1].add(n)
+            self.out.append(n)
+        return n
+
+    def make(self, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: object = None) -> UOp: return self.emit(UOp(op, dtype, src, arg))
+
+    def block(self, loop: UOp | None) -> None:
+        for n in self.items.get(loop, ()):
+            if n.op is Ops.REDUCE: self.reduce(n)
+            elif n.op is Ops.END: self.nest(n.src[1:], lambda: None)
+            elif n.op is Ops.SINK: pass
+            else:
+                for coords in itertools.product(*(range(r.src[0].arg) for r in self.regs[n])): self.instance(n, coords)
+
+    def nest(self, ranges: tuple[UOp, ...], innermost: object) -> None:
+        """Open the loops among `ranges`, emit what stands in them, call `innermost`, close them."""
+        own = [r for r in ranges if r.arg.kind in LOOPED]
+        for r in own:
+            for scan in self.scans.get(r, ()):
+                for coords in itertools.product(*(range(x.src[0].arg) for x in self.regs[scan])): self.acc(scan, coords, scan.arg.op, scan.dtype)
+            self.emit(self.at(r.src[0], {}))
+            self.emit(r)
+            self.scopes.append(set())
+            self.block(r)
+        innermost()  # type: ignore[operator]
+        for r in reversed(own):
+            self.scopes.pop()
+            self.make(Ops.END, dtypes.void, (r,))
+
+    def acc(self, n: UOp, coords: Coords, op: Op, dtype: DType) -> UOp:
+        init = self.emit(UOp.const(dtype, identity(op, dtype.scalar)))
+        self.accs += 1
+        acc = self.make(Ops.ACC, dtype, (init,), self.accs - 1)
+        self.inst[n, ("acc", *coords)] = acc  # type: ignore[index]
+        return acc
+
+    def combine(self, op: Op, acc: UOp, x: UOp) -> UOp:
+        if op is Ops.ADD and x.op is Ops.MUL and self.target.fma and x.dtype.is_float and self.target.is_native(Ops.MULACC, x.dtype):
+            return self.make(Ops.MULACC, x.dtype, (*x.src, acc))
+        return self.make(op, x.dtype, (acc, x))
+
+    def reduce(self, n: UOp) -> None:
+        value, own, op = n.src[0], n.src[1:], n.arg.op
+        loops = [r for r in own if r.arg.kind in LOOPED]
+        free = self.regs[n]
+        split = [r for r in own if r.arg.kind == "UPCAST"]
+        serial = [r for r in own if r.arg.kind == "UNROLL"]
+        lane = self.lane[value]
+        dtype = value.dtype.vec(lane.src[0].arg) if lane is not None else value.dtype
+        grid = [(f, s) for f in itertools.product(*(range(r.src[0].arg) for r in free)) for s in itertools.product(*(range(r.src[0].arg) for r in split))]
+        accs = {fs: self.acc(n, (*fs[0], *fs[1]), op, dtype) for fs in grid} if loops else {}
+        results: dict[tuple[Coords, Coords], UOp] = {}
+
+        def body() -> None:
+            for f, s in grid:
+                env = dict(zip((*free, *split), (*f, *s)))
+                total = self.make(Ops.GET, dtype, (accs[f, s], loops[-1])) if loops else None
+                for u in itertools.product(*(range(r.src[0].arg) for r in serial)):
+                    x = self.vector(self.at(value, env | dict(zip(serial, u))), dtype)
+                    total = x if total is None else self.combine(op, total, x)
+                if loops: self.make(Ops.SET, dtypes.void, (accs[f, s], total))
+                else: results[f, s] = total  # type: ignore[assignment]
+        self.nest(own, body)
+        if loops:
+            closed = self.out[-1]
+            results = {fs: self.make(Ops.GET, dtype, (acc, closed)) for fs, acc in accs.items()}
+        for f in itertools.product(*(range(r.src[0].arg) for r in free)):
+            parts = [results[f, s] for s in itertools.product(*(range(r.src[0].arg) for r in split))]
+            while len(parts) > 1:
+                parts = [self.make(op, dtype, (parts[i], parts[i + 1])) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
+            total = parts[0]
+            if lane is not None and lane in own: total = self.make(Ops.HREDUCE, value.dtype, (total,), op)
+            self.inst[n, f] = total
+
+    # ---- instances ---------------------------------------------------------------------------------------------------------------
+    def at(self, n: UOp, env: dict[UOp, int]) -> UOp:
+        """The instance of `n` at the coordinates in `env` of its own register axes."""
+        return self.inst.get((n, tuple(env[r] for r in self.regs[n]))) or self.instance(n, tuple(env[r] for r in self.regs[n]))
+
+    def vector(self, x: UOp, dtype: DType) -> UOp:
+        """`x` in as many lanes as `dtype` has."""
+        if x.dtype.lanes == dtype.lanes: return x
+        if x.op is Ops.CONST: return self.make(Ops.CONST, x.dtype.vec(dtype.lanes), (), x.arg)
+        return self.make(Ops.SPLAT, x.dtype.vec(dtype.lanes), (x,))
+
+    def instance(self, n: UOp, coords: Coords) -> UOp:
+        key = (n, coords)
+        if key in self.inst: return self.inst[key]
+        env = dict(zip(self.regs[n], coords))
+        lane = self.lane[n]
+        lanes = lane.src[0].arg if lane is not None else 1
+        if n.op is Ops.RANGE:
+            if n.arg.kind in REGISTER: new = self.emit(n.const_like(coords[0]))
+            elif n.arg.kind == "LANE": new = self.make(Ops.LANES, n.dtype.vec(lanes))
+            else: new = n
+        elif n.op is Ops.LOAD: new = self.load(n, env, lane)
+        elif n.op is Ops.STORE: new = self.store(n, env, lane)
+        elif n.op is Ops.SORT: new = sort.emit(self.emit, n, tuple(self.at(s, env) for s in n.src))
+        elif n.op is Ops.SCAN:
+            acc = self.inst[n, ("acc", *coords)]  # type: ignore[index]
+            new = self.combine(n.arg.op, self.make(Ops.GET, n.dtype, (acc, n.src[1])), self.at(n.src[0], env))
+            self.make(Ops.SET, dtypes.void, (acc, new))
+        else:
+            src = tuple(self.at(s, {r: env[r] for r in self.regs[s]} if n.op is not Ops.AFTER else dict.fromkeys(self.regs[s], 0))
+                        for s in n.src if s.op is not Ops.END)
+            if lanes > 1: src = tuple(self.vector(s, n.dtype.vec(lanes)) for s in src)
+            new = self.fold(n, n.dtype.vec(lanes) if lanes > 1 else n.dtype, src)
+        self.inst[key] = new
+        return new
+
+    def fold(self, n: UOp, dtype: DType, src: tuple[UOp, ...]) -> UOp:
+        """The node itself, or a constant where integer arithmetic on coordinates is one."""
+        if n.op.is_alu and src and n.op.py is not None and not dtype.is_float and all(s.op is Ops.CONST for s in src):
+            return self.make(Ops.CONST, dtype, (), dtype.scalar.const(n.op.py(*(s.arg for s in src))))
+        if n.op is Ops.WHERE and src[0].op is Ops.CONST: return src[1] if src[0].arg else src[2]
+        return self.make(n.op, dtype, src, n.arg)
+
+    def address(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
+        """A scalar index for contiguous or single elements, else a vector of indices."""
+        off = n.arg
+        idx = self.at(n.src[1], {r: env[r] for r in self.regs[n.src[1]]})
+        if not isinstance(off, Offsets): return idx
+        step = sum(c * env[r] for r, c in off.axes)
+        if step:
+            if idx.op is Ops.CONST: idx = self.emit(idx.const_like(idx.arg + step))
+            else: idx = self.make(Ops.ADD, idx.dtype, (idx, self.emit(idx.const_like(step))))
+        if lane is None or off.lane in (0, 1): return idx
+        vec = idx.dtype.vec(lane.src[0].arg)
+        place = self.make(Ops.MUL, vec, (self.make(Ops.LANES, vec), self.make(Ops.CONST, vec, (), off.lane)))
+        return self.make(Ops.ADD, vec, (self.vector(idx, vec), place))
+
+    def load(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
+        buf = self.at(n.src[0], dict.fromkeys(self.regs[n.src[0]], 0))
+        idx = self.address(n, env, lane)
+        gate = tuple(self.at(s, {r: env[r] for r in self.regs[s]}) for s in n.src[2:])
+        lanes = lane.src[0].arg if lane is not None else 1
+        if gate and gate[0].op is Ops.CONST:
+            if not gate[0].arg: return self.emit(UOp.const(n.dtype.vec(lanes), 0))
+            gate = ()
+        if idx.dtype.lanes == 1 and (not isinstance(n.arg, Offsets) or n.arg.lane == 0) and lanes > 1:  # only the gate depends on the lane
+            if not gate: return self.vector(self.make(Ops.LOAD, n.dtype, (buf, idx)), n.dtype.vec(lanes))
+            idx = self.vector(idx, idx.dtype.vec(lanes))
+        if gate and gate[0].dtype.lanes > 1 and idx.dtype.lanes > 1: gate = (self.vector(gate[0], idx.dtype),)
+        return self.make(Ops.LOAD, n.dtype.vec(lanes), (buf, idx, *gate))
+
+    def store(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
+        buf = self.at(n.src[0], dict.fromkeys(self.regs[n.src[0]], 0))
+        idx = self.address(n, env, lane)
+        value, *gate = (self.at(s, {r: env[r] for r in self.regs[s]}) for s in n.src[2:])
+        if gate and gate[0].op is Ops.CONST:
+            if not gate[0].arg: return gate[0]
+            gate = []
+        if lane is not None:
+            value = self.vector(value, value.dtype.vec(lane.src[0].arg))
+            if idx.dtype.lanes > 1 and gate: gate = [self.vector(gate[0], idx.dtype)]
+        return self.make(Ops.STORE, dtypes.void, (buf, idx, value, *gate))
+
+
+def drop_dead(uops: list[UOp]) -> list[UOp]:
+    """Without what no effect needs. An ACC's SETs count as needed once it is read."""
+    sets: dict[UOp, list[UOp]] = {}
+    for n in uops:
+        if n.op is Ops.SET: sets.setdefault(n.src[0], []).append(n)
+    live: set[UOp] = set()
+    stack = [n for n in uops if n.op in (Ops.STORE, Ops.BARRIER, Ops.RANGE, Ops.END)]
+    while stack:
+        n = stack.pop()
+        if n in live: continue
+        live.add(n)
+        stack += n.src
+        if n.op is Ops.ACC: stack += sets.get(n, ())
+    return [n for n in uops if n in live]
