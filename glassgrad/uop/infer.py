@@ -173,8 +173,15 @@ def order_key(n: UOp) -> tuple[int, Any, int]:
             continue
         arg = _arg_key(m)
         digest = hash((zlib.crc32(m.op.name.encode()), zlib.crc32(m.dtype.short.encode()), arg, *[s._key[2] for s in m.src]))
-        m._key = (_FIRST.get(m.op, 3), arg if m.op in _FIRST else 0, digest)
+        m._key = (_FIRST[m.op], arg, digest) if m.op in _FIRST else (3, _leading(m.src), digest)
     return n._key
+
+
+def _leading(src: tuple[UOp, ...]) -> int:
+    """The number of the axis or variable that an expression begins with."""
+    for s in src:
+        if s.op is not CONST: return s._key[1]
+    return 0
 
 
 def _arg_key(n: UOp) -> int:
@@ -187,10 +194,11 @@ def _arg_key(n: UOp) -> int:
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------------------
-def linear(n: UOp) -> tuple[Terms, int]:
+def linear(n: UOp, limit: int | None = None) -> tuple[Terms, int]:
     """An int node as a sum: ({term: factor}, constant), equal to it modulo 2**bits.
 
     Where `interval(terms, constant)` fits the dtype, the sum is exact. In a simplified index the factor of a RANGE is its stride.
+    With `limit`, stops once there are more terms than that: the caller looks at their number first.
     """
     terms: Terms = {}
     const = 0
@@ -206,7 +214,12 @@ def linear(n: UOp) -> tuple[Terms, int]:
             else: terms[x] = terms.get(x, 0) + k
         elif op is SUB: stack += ((m.src[1], -k), (m.src[0], k))
         elif op is NEG: stack.append((m.src[0], -k))
-        else: terms[m] = terms.get(m, 0) + k
+        else:
+            lo, hi = m._bounds or bounds(m)
+            if lo == hi: const += k * lo
+            else:
+                terms[m] = terms.get(m, 0) + k
+                if limit is not None and len(terms) > limit: break
     return terms, const
 
 
