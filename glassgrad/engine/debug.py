@@ -1,0 +1,86 @@
+"""Debug: what the engine says while it works, to people (DEBUG), to VIZ and to programs (`events`)."""
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from glassgrad.engine.context import DEBUG, PROFILE, VIZ
+from glassgrad.engine.counters import GlobalCounters
+from glassgrad.uop.dtype import DType
+from glassgrad.viz import record
+
+
+class Event(NamedTuple):
+    """A kernel or a copy that ran on a device, in `time.perf_counter()` seconds."""
+    name: str
+    device: str
+    start: float
+    end: float
+    bytes: int
+    flops: int
+
+
+MAX_EVENTS = 100_000
+events: deque[Event] = deque(maxlen=MAX_EVENTS)
+shown: set[str] = set()
+
+
+def is_watching() -> bool:
+    """Whether kernels are launched one by one and timed."""
+    return DEBUG.value >= 2 or PROFILE.value > 0 or VIZ.value > 0
+
+
+def say(level: int, text: str | Callable[[], str]) -> None:
+    """Print to stderr when DEBUG asks for this level."""
+    if DEBUG.value >= level: print(text if isinstance(text, str) else text(), file=sys.stderr)
+
+
+def human(x: float, unit: str = "") -> str:
+    """Three digits and a power of 1000.
+
+    >>> human(1_234_000, "B"), human(999), human(0.5)
+    ('1.23 MB', '999 ', '0.50 ')
+    """
+    for prefix in ("", "k", "M", "G", "T"):
+        if x < 999.5 or prefix == "T": break
+        x /= 1000
+    digits = 0 if prefix == "" and x == int(x) else 2 if x < 9.995 else 1 if x < 99.95 else 0
+    return f"{x:.{digits}f} {prefix}{unit}"
+
+
+def seconds(t: float) -> str:
+    """A short time.
+
+    >>> seconds(0.00123), seconds(2.5e-6), seconds(3)
+    ('1.23 ms', '2.50 us', '3.00 s')
+    """
+    for scale, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if t >= scale: return f"{t / scale:.2f} {unit}"
+    return f"{t * 1e6:.2f} us"
+
+
+def kernel_ran(name: str, device: str, start: float, end: float, nbytes: int, flops: int, sites: Sequence[str] = (), note: str = "") -> None:
+    """One launch is complete: count it, keep the event, print the line."""
+    took = max(end - start, 1e-9)
+    GlobalCounters.time_sum_s += took
+    events.append(Event(name, device, start, end, nbytes, flops))
+    if record.recorder is not None: record.recorder.launch(name, start, end, nbytes, flops, device)
+    if DEBUG.value >= 2:
+        speed = f"{human(flops / took, 'FLOP/s'):>12} {human(nbytes / took, 'B/s'):>10}"
+        where = sites[0] if sites else ""
+        print(f"{device:>6} {GlobalCounters.kernel_count:5} {name:<36} {seconds(took):>10} {speed}  mem {human(GlobalCounters.mem_used, 'B'):>8}"
+              f"  {where}{'  ' + note if note else ''}", file=sys.stderr)
+
+
+def show_source(name: str, source: str | None) -> None:
+    """Print a kernel's code, each only once a process; programs from the cache on disk come without."""
+    if source is None or source in shown: return
+    shown.add(source)
+    print(f"---- {name}\n{source}", file=sys.stderr)
+
+
+def buffer_text(slot: int, size: int, dtype: DType) -> str:
+    """A buffer for people: f32[64] #3."""
+    return f"{dtype.short}[{size}] #{slot}"

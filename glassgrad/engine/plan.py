@@ -1,0 +1,315 @@
+"""Plan: a graph made ready to run on one device: programs, launches, and where every intermediate value lies.
+
+A plan knows slots, not buffers: slots 0 .. inputs-1 are handed over at each run, then come the outputs (fresh at each run), then the
+temporaries, which share one arena. The launches are replayed by the device in one call.
+"""
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from glassgrad import flow
+from glassgrad.device.buffer import Buffer
+from glassgrad.device.device import DeviceBase, Launch, Slot
+from glassgrad.engine import cache, check, debug
+from glassgrad.engine.context import CHECK, DEBUG, VIZ, code_key
+from glassgrad.engine.counters import GlobalCounters
+from glassgrad.engine.memory import ALIGN_BYTES, Life, MemoryPlan, plan_memory
+from glassgrad.target.target import Target
+from glassgrad.uop.dtype import DType, dtypes, to_dtype
+from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.ops import Ops
+from glassgrad.uop.uop import UOp
+from glassgrad.viz import record
+
+GPU_ALIGN_BYTES = 256        # what sub-buffers and vector loads of any GPU ask for
+MAX_PLANS, MAX_UNITS = 2048, 8192
+BUILT_IN_OPS = frozenset(Ops.all())
+BUILT_IN_DTYPES = frozenset(dtypes.all()) | {dtypes.void}
+
+
+class SlotFacts(NamedTuple):
+    """What a slot holds: `size` elements of `dtype`."""
+    size: int
+    dtype: DType
+    @property
+    def nbytes(self) -> int: return self.size * self.dtype.itemsize
+
+
+class Unit:
+    """A compiled program: what is kept of it once it is binary. `prog` is the device's handle, loaded at first use."""
+    __slots__ = ("name", "binary", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace", "source", "prog")
+    FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace")
+
+    def __init__(self, binary: bytes, source: str | None = None, **facts: Any) -> None:
+        self.binary, self.source, self.prog = binary, source, None
+        for name in self.FACTS: setattr(self, name, facts[name])
+        self.grid, self.local, self.outs = tuple(self.grid), tuple(self.local), tuple(self.outs)
+
+    def facts(self) -> dict[str, Any]: return {name: getattr(self, name) for name in self.FACTS}
+
+    def load(self, device: DeviceBase) -> Any:
+        if self.prog is None: self.prog = device.load(self.name, self.binary)
+        return self.prog
+
+
+class Row(NamedTuple):
+    """One launch of a plan: which program, which slots, which values (numbers of KEY and VAR leaves); and for people why it exists."""
+    unit: int
+    bufs: tuple[int, ...]
+    vals: tuple[int, ...]
+    name: str
+    reason: str
+    sites: tuple[str, ...] = ()
+    ast: UOp | None = None        # only in the process that scheduled it
+
+
+class Plan:
+    """See the module. `slots` has the facts of every slot; `inputs` and `outputs` count them."""
+
+    def __init__(self, device: DeviceBase, inputs: int, outputs: int, slots: Sequence[SlotFacts], units: Sequence[Unit], rows: Sequence[Row]) -> None:
+        self.device, self.inputs, self.outputs = device, inputs, outputs
+        self.slots, self.units, self.rows = list(slots), list(units), list(rows)
+        self.memory = _plan_temporaries(self)
+        self.flops = sum(self.units[r.unit].flops for r in self.rows)
+        self.bytes = sum(self.units[r.unit].bytes for r in self.rows)
+        self.out_facts = [(s.size, s.dtype) for s in self.slots[inputs:inputs + outputs]]
+        self.replay: Any = None
+        self.name = device.name
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of temporaries alive at once, known before the plan runs; inputs and outputs come on top."""
+        return self.memory.peak_bytes
+
+    # ---- running -----------------------------------------------------------------------------------------------------------------
+    def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = ()) -> list[Buffer]:
+        """Run on these inputs and values; gives the outputs. `sites` are the user lines that asked for each output."""
+        name = self.name
+        outs = [Buffer(name, size, dtype) for size, dtype in self.out_facts]
+        handles = [b.handle for b in ins]
+        handles += [b.handle for b in outs]
+        arena = None
+        if self.memory.peak_bytes:
+            arena = Buffer(name, self.memory.peak_bytes, dtypes.uint8)
+            handles.append(arena.handle)
+        if debug.is_watching() or CHECK.value >= 2: self._run_watched([*ins, *outs], handles, arena, vals, sites)
+        else:
+            if self.replay is None: self.replay = self.device.graph(self._launches())
+            self.replay.run(handles, vals)
+            GlobalCounters.kernel_count += len(self.rows)
+        GlobalCounters.global_ops += self.flops
+        GlobalCounters.global_mem += self.bytes
+        return outs
+
+    def _place(self, slot: int) -> Slot:
+        known = self.inputs + self.outputs
+        return Slot(slot) if slot < known else Slot(known, self.memory.offsets[slot])
+
+    def _launches(self) -> list[Launch]:
+        return [Launch(self.units[r.unit].load(self.device), tuple([self._place(s) for s in r.bufs]), tuple([Slot(k) for k in r.vals]),
+                       self.units[r.unit].grid, self.units[r.unit].local) for r in self.rows]
+
+    def _run_watched(self, known: list[Buffer], handles: list[Any], arena: Buffer | None, vals: Sequence[int], sites: Sequence[str | None]) -> None:
+        """Launch by launch, each timed and, with CHECK=2, compared with the reference device."""
+        device, offset = self.device, self.device.offset
+        if record.recorder is not None:
+            record.recorder.schedule(self._calls(), key=id(self), peak_bytes=self.peak_bytes)
+            record.recorder.memory(time.perf_counter(), device.memory.used, device.name, self.rows[-1].name if self.rows else "")
+        for row, launch in zip(self.rows, self._launches(), strict=True):
+            unit = self.units[row.unit]
+            bufs = [offset(handles[b.index], b.offset) for b in launch.bufs]
+            values = [vals[v.index] for v in launch.vals]
+            if DEBUG.value >= 4: debug.show_source(row.name, unit.source)
+            checking = check.begin(row, self._views(row, known, arena), values) if CHECK.value >= 2 else None
+            device.synchronize()
+            start = time.perf_counter()
+            device.launch(launch.prog, bufs, values, launch.grid, launch.local)
+            device.synchronize()
+            end = time.perf_counter()
+            GlobalCounters.kernel_count += 1
+            asked = [sites[s - self.inputs] for s in row.bufs if self.inputs <= s < self.inputs + len(sites)]
+            debug.kernel_ran(row.name, device.name, start, end, unit.bytes, unit.flops, [*filter(None, asked), *row.sites])
+            if checking is not None: checking()
+
+    def _views(self, row: Row, known: list[Buffer], arena: Buffer | None) -> list[Buffer]:
+        out = []
+        for s in row.bufs:
+            if s < len(known): out.append(known[s])
+            else:
+                assert arena is not None, "a plan with temporaries has an arena"
+                out.append(arena.view(self.slots[s].size, self.slots[s].dtype, self.memory.offsets[s]))
+        return out
+
+    def _calls(self) -> list[Any]:
+        texts = [debug.buffer_text(i, s.size, s.dtype) for i, s in enumerate(self.slots)]
+        out = []
+        for r in self.rows:
+            unit = self.units[r.unit]
+            written = {r.bufs[i] for i in unit.outs}
+            out.append(record.Call(r.name, r.sites, r.reason, (), self.name, tuple(texts[s] for s in r.bufs if s in written),
+                                   tuple(texts[s] for s in r.bufs if s not in written), unit.bytes, unit.flops))
+        return out
+
+    # ---- for people and for the disk ---------------------------------------------------------------------------------------------
+    def __str__(self) -> str:
+        """The schedule, one line a kernel, with the reason why its output is stored."""
+        head = (f"plan on {self.name}: {len(self.rows)} kernels, {len(self.units)} programs, temporaries {debug.human(self.memory.total_bytes, 'B')}"
+                f" in an arena of {debug.human(self.peak_bytes, 'B')}")
+        lines = [f"  {i:3} {r.name:<36} {' '.join(self._slot_text(s) for s in r.bufs)}  {r.reason}" for i, r in enumerate(self.rows)]
+        return "\n".join([head, *lines])
+
+    def _slot_text(self, slot: int) -> str:
+        kind = "in" if slot < self.inputs else "out" if slot < self.inputs + self.outputs else "tmp"
+        return f"{kind}{slot}:{self.slots[slot].dtype.short}[{self.slots[slot].size}]"
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the binaries and what only the scheduling process knows."""
+        return {"inputs": self.inputs, "outputs": self.outputs, "slots": [(s.size, s.dtype.name) for s in self.slots],
+                "units": [u.facts() for u in self.units], "rows": [(r.unit, r.bufs, r.vals, r.name, r.reason) for r in self.rows]}
+
+    @staticmethod
+    def from_json(data: dict[str, Any], binaries: Sequence[bytes], device: DeviceBase) -> Plan:
+        """The inverse of `to_json`."""
+        units = [Unit(binary, **facts) for facts, binary in zip(data["units"], binaries, strict=True)]
+        rows = [Row(unit, tuple(bufs), tuple(vals), name, reason) for unit, bufs, vals, name, reason in data["rows"]]
+        return Plan(device, data["inputs"], data["outputs"], [SlotFacts(n, to_dtype(d)) for n, d in data["slots"]], units, rows)
+
+
+def _plan_temporaries(plan: Plan) -> MemoryPlan:
+    """Where each temporary lies: alive from the step that writes it to the last that reads it."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    known = plan.inputs + plan.outputs
+    for step, row in enumerate(plan.rows):
+        for s in row.bufs:
+            if s >= known:
+                first.setdefault(s, step)
+                last[s] = step
+    lives = [Life(s, plan.slots[s].nbytes, first[s], last[s]) for s in first]
+    return plan_memory(lives, ALIGN_BYTES if plan.device.is_host else GPU_ALIGN_BYTES)
+
+
+# ---- making plans ------------------------------------------------------------------------------------------------------------------
+_plans: dict[tuple, Plan] = {}
+_units: dict[tuple, Unit] = {}
+
+
+def plan_for(graph: UOp, device: DeviceBase) -> Plan:
+    """The plan of a normalised SINK: from memory, else from disk, else made now."""
+    key = (graph, device.name, device.target, code_key())
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _read_plan(graph, device) or _make_plan(graph, device)
+        if len(_plans) >= MAX_PLANS: _plans.pop(next(iter(_plans)))
+        _plans[key] = plan
+    return plan
+
+
+def forget_plans() -> None:
+    """Drop what is kept in memory: plans, and compiled programs."""
+    _plans.clear()
+    _units.clear()
+
+
+def _make_plan(graph: UOp, device: DeviceBase) -> Plan:
+    start = time.perf_counter()
+    leaves = {n.arg.id: n for n in graph.toposort() if n.op is Ops.BUFFER}
+    slots = {slot: SlotFacts(n.arg.size, n.dtype) for slot, n in leaves.items()}
+    inputs, outputs = len(slots), len(graph.src)
+    GlobalCounters.schedule_count += 1
+    units: dict[int, int] = {}
+    programs: list[Unit] = []
+    rows: list[Row] = []
+    for call in flow.schedule(graph, device.target, check=CHECK.value >= 1):
+        for slot, (size, dtype) in call.new_slots.items(): slots[slot] = SlotFacts(size, dtype)
+        unit = unit_for(call.ast, device, call.name)
+        if id(unit) not in units:
+            units[id(unit)] = len(programs)
+            programs.append(unit)
+        rows.append(Row(units[id(unit)], tuple(call.bufs), tuple(call.vals), call.name or unit.name, call.reason, tuple(call.sites), call.ast))
+    if sorted(slots) != list(range(len(slots))): raise CompilerBug(f"schedule: the slots {sorted(slots)} are not numbered without gaps")
+    plan = Plan(device, inputs, outputs, [slots[i] for i in range(len(slots))], programs, rows)
+    debug.say(3, lambda: f"{plan}\n  scheduled and compiled in {debug.seconds(time.perf_counter() - start)}")
+    _write_plan(graph, plan)
+    return plan
+
+
+def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
+    """The compiled program of a kernel: identical kernels are compiled once a process, and once a disk."""
+    key = (ast, device.target, code_key())
+    unit = _units.get(key)
+    if unit is None:
+        unit = _read_unit(ast, device) or _compile(ast, device, name)
+        if len(_units) >= MAX_UNITS: _units.pop(next(iter(_units)))
+        _units[key] = unit
+    return unit
+
+
+def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
+    recorder, start = record.recorder, time.perf_counter()
+    if recorder is not None: recorder.kernel_begin(name, ast)
+    try:
+        program = flow.lower(ast, device.target, name, check=CHECK.value >= 1)
+        lowered = time.perf_counter()
+        source = getattr(program, "source", "") or device.render(program)
+        binary = device.compile(program, source)
+    except Exception as error:
+        if recorder is not None: recorder.kernel_end(name, error=f"{type(error).__name__}: {error}")
+        raise
+    GlobalCounters.compile_count += 1
+    debug.say(3, lambda: f"  compiled {program.name}: lowering {debug.seconds(lowered - start)}, code {debug.seconds(time.perf_counter() - lowered)},"
+                         f" {len(program.uops)} uops, {len(binary)} bytes")
+    if recorder is not None:
+        recorder.program(name, source=source, grid=program.grid, local=program.local)
+        recorder.kernel_end(name)
+    unit = Unit(binary, source, name=program.name, grid=program.grid, local=program.local, buffers=sum(p.kind == "buffer" for p in program.params),
+                outs=program.outs, flops=program.flops, bytes=program.bytes, inplace=program.inplace)
+    disk = _disk(ast)
+    if disk is not None: disk.put(_key("program", ast, device.target), unit.facts(), [binary])
+    return unit
+
+
+# ---- on disk -----------------------------------------------------------------------------------------------------------------------
+def _disk(graph: UOp) -> cache.DiskCache | None:
+    """The disk cache, where it may be used: rows that the user added to our tables mean what this process says, so they are not kept."""
+    disk = cache.disk_cache()
+    if disk is None: return None
+    return disk if all(n.op in BUILT_IN_OPS and n.dtype.scalar in BUILT_IN_DTYPES for n in graph.toposort()) else None
+
+
+def _read(kind: str, graph: UOp, target: Target) -> cache.Entry | None:
+    """An entry, unless someone wants to see how it is made."""
+    if VIZ.value or CHECK.value or DEBUG.value >= 4: return None
+    disk = _disk(graph)
+    return disk.get(_key(kind, graph, target)) if disk is not None else None
+
+
+def _key(kind: str, graph: UOp, target: Target) -> str:
+    return cache.cache_key(kind, _text(graph), target.key, repr(code_key()))
+
+
+@functools.lru_cache(maxsize=8)
+def _text(graph: UOp) -> str: return cache.graph_text(graph)
+
+
+def _read_unit(ast: UOp, device: DeviceBase) -> Unit | None:
+    entry = _read("program", ast, device.target)
+    return Unit(entry.blobs[0], **entry.meta) if entry is not None else None
+
+
+def _read_plan(graph: UOp, device: DeviceBase) -> Plan | None:
+    entry = _read("plan", graph, device.target)
+    if entry is None: return None
+    GlobalCounters.cache_hits += 1
+    plan = Plan.from_json(entry.meta, entry.blobs, device)
+    debug.say(1, lambda: f"cache: a plan of {len(plan.rows)} kernels for {device.name}")
+    debug.say(3, lambda: str(plan))
+    return plan
+
+
+def _write_plan(graph: UOp, plan: Plan) -> None:
+    disk = _disk(graph)
+    if disk is not None: disk.put(_key("plan", graph, plan.device.target), plan.to_json(), [u.binary for u in plan.units])

@@ -1,0 +1,240 @@
+"""Recipe: what to do for a graph that spans devices: plans, and copies between them, in order.
+
+A COPY is a border: its source is computed on the source's device, copied, and read as a buffer from there on. A graph on one device is
+a recipe of a single plan.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from glassgrad.device.buffer import Buffer
+from glassgrad.device.device import Device
+from glassgrad.engine import debug
+from glassgrad.engine.plan import Plan, SlotFacts, plan_for
+from glassgrad.uop.dtype import DType
+from glassgrad.uop.errors import CompilerBug, DeviceError
+from glassgrad.uop.ops import BufferArg, KeyArg, Ops, VarArg
+from glassgrad.uop.uop import UOp, substitute, toposort
+
+
+class Run(NamedTuple):
+    """Run a plan on the slots `ins`, with the values numbered `vals`; the results become the slots `outs`."""
+    plan: Plan
+    ins: tuple[int, ...]
+    vals: tuple[int, ...]
+    outs: tuple[int, ...]
+
+
+class Copy(NamedTuple):
+    """`size` elements of `dtype`, which start `offset` bytes into slot `src`, copied to the device (viewed, if they are on it already)
+    as slot `out`."""
+    src: int
+    offset: int
+    size: int
+    dtype: DType
+    device: str
+    out: int
+
+
+VIEWS = (Ops.RESHAPE, Ops.SHRINK, Ops.BITCAST, Ops.CONTIGUOUS)   # ops that may leave a value where it lies
+
+
+class Span(NamedTuple):
+    """A value that lies in memory as it stands: `size` elements from `offset` bytes into a BUFFER on."""
+    buf: UOp
+    offset: int
+    size: int
+
+
+class Recipe:
+    """Steps over numbered slots: the inputs first, then what the steps make. `outputs` has the slot of each root."""
+
+    def __init__(self, inputs: int, steps: Sequence[Run | Copy], outputs: Sequence[int]) -> None:
+        self.inputs, self.steps, self.outputs = inputs, list(steps), tuple(outputs)
+        self.slots = 1 + max([inputs - 1, *(s for step in self.steps for s in (step.outs if isinstance(step, Run) else (step.out,)))])
+        self.used = 0
+        only = self.steps[0] if len(self.steps) == 1 and isinstance(self.steps[0], Run) else None
+        is_plain = only is not None and only.ins == tuple(range(inputs)) and only.outs == self.outputs and only.vals == tuple(range(len(only.vals)))
+        self.single = only.plan if only is not None and is_plain else None
+
+    @property
+    def plans(self) -> list[Plan]: return [step.plan for step in self.steps if isinstance(step, Run)]
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of temporaries alive at once; inputs and outputs come on top."""
+        return max((p.peak_bytes for p in self.plans), default=0)
+
+    def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = ()) -> list[Buffer]:
+        """Run all steps; gives one buffer for each root."""
+        if self.single is not None: return self.single.run(ins, vals, sites)
+        slots: list[Any] = [*ins, *[None] * (self.slots - self.inputs)]
+        site = dict(zip(self.outputs, sites, strict=False))
+        for step in self.steps:
+            if isinstance(step, Run):
+                made = step.plan.run([slots[s] for s in step.ins], [vals[k] for k in step.vals], [site.get(s) for s in step.outs])
+                for s, buf in zip(step.outs, made, strict=True): slots[s] = buf
+            else: slots[step.out] = _copy(slots[step.src], step, site.get(step.out))
+        return [slots[s] for s in self.outputs]
+
+
+def _copy(src: Buffer, step: Copy, site: str | None) -> Buffer:
+    whole = step.offset == 0 and step.size == src.size and step.dtype is src.dtype
+    if step.device == src.device: return src.view(step.size, step.dtype, step.offset)
+    start = time.perf_counter()
+    out = Buffer(step.device, step.size, step.dtype).copy_from(src if whole else src.view(step.size, step.dtype, step.offset))
+    if debug.is_watching():
+        out.dev.synchronize()
+        debug.kernel_ran(f"copy {src.device.partition('/')[0]} to {step.device}", out.device, start, time.perf_counter(), out.nbytes, 0, [site] if site else [])
+    return out
+
+
+def span_of(n: UOp) -> Span | None:
+    """Where `n` lies in memory if it is nothing but a contiguous piece of a BUFFER, else None."""
+    chain = []
+    while n.op is not Ops.BUFFER:
+        if n.op not in VIEWS: return None
+        chain.append(n)
+        n = n.src[0]
+    offset, size = 0, n.arg.size
+    for m in reversed(chain):
+        if m.op is Ops.SHRINK:
+            shape, dims = m.src[0].shape, [i for i, (lo, hi) in enumerate(m.arg) if hi - lo != 1]
+            # contiguous: below the first axis that is longer than 1, every axis is whole
+            if dims and any(m.arg[i] != (0, shape[i]) for i in range(dims[0] + 1, len(shape))): return None
+            start, stride = 0, 1
+            for (lo, _), extent in zip(reversed(m.arg), reversed(shape), strict=True):
+                start, stride = start + lo * stride, stride * extent
+            offset += start * m.dtype.itemsize
+        size = m.size
+    return Span(n, offset, size)
+
+
+def make_recipe(roots: Sequence[UOp], default: str) -> Recipe:
+    """The recipe for normalised roots. `default` is the device of values that no buffer or COPY ties to one.
+
+    errors:  DeviceError if an op has sources on two devices, or is wanted on a device that only holds data
+    """
+    return _Maker(_compute_elsewhere(roots), default).recipe()
+
+
+class _Maker:
+    """Level by level: a value's level counts the borders (COPY nodes that really move data) below it."""
+
+    def __init__(self, roots: tuple[UOp, ...], default: str) -> None:
+        self.roots, self.default, self.order = roots, default, toposort(roots)
+        self.devices = _devices(self.order)
+        self.inputs = self.slots = 1 + max((n.arg.id for n in self.order if n.op is Ops.BUFFER), default=-1)
+        self.table: dict[UOp, UOp] = {}    # what has been computed, as the BUFFER it is in; a BUFFER's id is its slot
+        self.steps: list[Run | Copy] = []
+
+    def recipe(self) -> Recipe:
+        levels: dict[UOp, int] = {}
+        for n in self.order: levels[n] = max((levels[s] for s in n.src), default=0) + self.is_border(n)
+        for level in range(max(levels.values(), default=0) + 1):
+            copies = [n for n in self.order if levels[n] == level + 1 and self.is_border(n)]
+            self.compute([r for r in self.roots if levels[r] == level], [n.src[0] for n in copies])
+            for n in copies: self.copy(n, n.arg)
+        return Recipe(self.inputs, self.steps, [self.slot(r) for r in self.roots])
+
+    def is_border(self, n: UOp) -> bool:
+        """A COPY of what is there already, or of what can be computed there, moves nothing."""
+        return n.op is Ops.COPY and self.devices[n.src[0]] not in (None, n.arg)
+
+    def new_leaf(self, n: UOp, device: str) -> UOp:
+        """A slot for the value of n."""
+        self.slots += 1
+        return UOp(Ops.BUFFER, n.dtype, (), BufferArg(self.slots - 1, n.size, device))
+
+    def place(self, n: UOp) -> UOp:
+        """n with what is in memory put in its place, as deep as a view goes."""
+        if n in self.table: return self.table[n]
+        if n.op is Ops.COPY and not self.is_border(n): return self.place(n.src[0])
+        return n.replace(src=(self.place(n.src[0]),)) if n.op in VIEWS else n
+
+    def slot(self, n: UOp) -> int:
+        span = span_of(self.place(n))
+        if span is None: raise CompilerBug(f"recipe: {n} was not computed")
+        return span.buf.arg.id
+
+    def compute(self, roots: list[UOp], sources: list[UOp]) -> None:
+        """Make sure that roots lie in buffers of their own, and the sources of copies somewhere in memory."""
+        wanted: dict[str, list[UOp]] = {}
+        for n in dict.fromkeys([*sources, *roots]):
+            device = self.devices[n] or self.default
+            span = span_of(self.place(n)) if n.size else None
+            if n in self.table or (span is not None and (n not in roots or _is_whole(span, n))): continue
+            if n.size == 0: self.make_empty(n, device)
+            elif span is not None and not Device[device].target.ops: self.copy(n, device, span)
+            else: wanted.setdefault(device, []).append(n)
+        for device, group in wanted.items(): self.run(group, device)
+
+    def run(self, group: list[UOp], device: str) -> None:
+        """One plan for all these values, its leaves numbered anew."""
+        if not Device[device].target.ops:
+            raise DeviceError(f"{group[0].op} of shape {group[0].shape} on {device}: this device holds data and computes nothing\n"
+                              "  try: copy the tensor to another device first, x.to('CPU')")
+        table = dict(self.table)
+        for n in self.order:     # sources come first: each COPY that is no border becomes what it copies, already replaced
+            if n.op is Ops.COPY and n not in table and not self.is_border(n): table[n] = substitute((n.src[0],), table)[0]
+        leaf_of: dict[UOp, UOp] = {}
+        for n, graph in zip(group, substitute(tuple(group), table), strict=True):
+            if graph not in leaf_of: leaf_of[graph] = self.new_leaf(n, device)
+            self.table[n] = leaf_of[graph].reshape(n.shape)
+        order = toposort(leaf_of)
+        leaves = [n for n in order if n.op is Ops.BUFFER]
+        values = [n for n in order if n.op in (Ops.KEY, Ops.VAR)]
+        names = {n: n.replace(arg=BufferArg(i, n.arg.size, device)) for i, n in enumerate(leaves)}
+        names |= {n: n.replace(arg=KeyArg(0, k) if n.op is Ops.KEY else VarArg(str(k), n.arg.lo, n.arg.hi)) for k, n in enumerate(values)}
+        plan = plan_for(UOp.sink(*substitute(tuple(leaf_of), names)), Device[device])
+        numbers = tuple(n.arg.counter if n.op is Ops.KEY else int(n.arg.name) for n in values)
+        self.steps.append(Run(plan, tuple(n.arg.id for n in leaves), numbers, tuple(n.arg.id for n in leaf_of.values())))
+
+    def copy(self, n: UOp, device: str, span: Span | None = None) -> None:
+        """The piece of memory that n, or else its source, is; on `device`."""
+        if n.size == 0: return self.make_empty(n, device)
+        span = span or span_of(self.place(n.src[0]))
+        if span is None: raise CompilerBug(f"recipe: the source of {n} is not in memory")
+        leaf = self.new_leaf(n, device)
+        self.table[n] = leaf.reshape(n.shape)
+        self.steps.append(Copy(span.buf.arg.id, span.offset, span.size, n.dtype, device, leaf.arg.id))
+        return None
+
+    def make_empty(self, n: UOp, device: str) -> None:
+        """No elements, no kernel."""
+        leaf = self.new_leaf(n, device)
+        self.table[n] = leaf.reshape(n.shape)
+        self.steps.append(Run(Plan(Device[device], 0, 1, [SlotFacts(0, n.dtype)], [], []), (), (), (leaf.arg.id,)))
+
+
+def _is_whole(span: Span, n: UOp) -> bool: return span.offset == 0 and span.size == span.buf.arg.size and span.buf.dtype is n.dtype
+
+
+def _devices(order: Sequence[UOp]) -> dict[UOp, str | None]:
+    """The device of each node; None where nothing ties it to one."""
+    out: dict[UOp, str | None] = {}
+    for n in order:
+        if n.op is Ops.BUFFER: out[n] = n.arg.device
+        elif n.op is Ops.COPY: out[n] = n.arg
+        else:
+            found = {out[s]: s for s in n.src if out[s] is not None}
+            if len(found) > 1:
+                places = ", ".join(f"{s.op} {s.shape} {s.dtype.name} on {d}{f', made at {s.site}' if s.site else ''}" for d, s in found.items())
+                raise DeviceError(f"{n.op} of sources on two devices\n  {places}\n  try: move one of them, x.to({next(iter(found))!r})")
+            out[n] = next(iter(found), None)
+    return out
+
+
+def _compute_elsewhere(roots: Sequence[UOp]) -> tuple[UOp, ...]:
+    """A COPY of something computed on a device that only holds data (a file) computes it after copying instead."""
+    order = toposort(roots)
+    devices = _devices(order)
+    table: dict[UOp, UOp] = {}
+    for n in order:
+        if n.op is not Ops.COPY: continue
+        src, home = n.src[0], devices[n.src[0]]
+        if home is None or Device[home].target.ops or span_of(src) is not None: continue
+        moved = {b: UOp(Ops.COPY, b.dtype, (b,), n.arg) for b in toposort((src,)) if b.op is Ops.BUFFER}
+        table[n] = substitute(substitute((src,), table), moved)[0]
+    return substitute(tuple(roots), table) if table else tuple(roots)
