@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from glassgrad.device.device import DeviceBase, words
+from glassgrad.device.host import pinned
 from glassgrad.target.c import c_target, render
 from glassgrad.target.program import Program
 from glassgrad.target.target import Target
@@ -266,13 +267,6 @@ def unpack(name: str, binary: bytes) -> list[bytes]:
         at += 8 + size
     if len(parts) != 2 or at != len(binary): raise DeviceError(f"{name}: {len(binary)} bytes that are no compiled CL program\n  try: clear the cache")
     return parts
-
-
-def pinned(host: memoryview) -> ctypes.Array:
-    """The bytes of a memoryview with an address, which holds while this object lives; a read-only one is copied."""
-    raw = host if host.format == "B" and host.ndim == 1 else host.cast("B")
-    kind = ctypes.c_char * raw.nbytes
-    return kind.from_buffer_copy(raw) if raw.readonly else kind.from_buffer(raw)
 
 
 _P, _I, _U, _Z, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t, ctypes.c_uint64

@@ -183,3 +183,75 @@ def elementwise(n: int, ops: Sequence[Op], dtype: DType, arity: int) -> Program:
     values = [k.load(x, i) for x in xs]
     for op, out in zip(ops, outs, strict=True): k.store(out, i, k.put(values[0].alu(op, *values[1:])))
     return k.program()
+
+
+def bitcast(n: int, of: DType, to: DType) -> Program:
+    """out[i] = the bits of x[i]"""
+    k = Linear(f"bits_{of.short}_{to.short}")
+    out, x, i = k.buffer(to, n), k.buffer(of, n), k.group(0, n)
+    k.store(out, i, k.put(k.load(x, i).bitcast(to)))
+    return k.program()
+
+
+def symbolic_sum(n: int) -> Program:
+    """out[0] = sum of x[:v], v a value handed over at launch."""
+    k = Linear("symbolic_sum")
+    out, x, v = k.buffer(dtypes.float32, 1), k.buffer(dtypes.float32, n), k.value(dtypes.int32)
+    acc = k.acc(0, k.const(0.0, dtypes.float32))
+    i = k.loop(0, v)
+    k.set(acc, k.put(k.get(acc, i) + k.load(x, k.put(v - 1 - i))))
+    k.store(out, k.const(0), k.get(acc, k.end(i)))
+    return k.program()
+
+
+def fibonacci(n: int) -> Program:
+    """out[i] = the i-th Fibonacci number: two registers, each set from both."""
+    k = Linear("fibonacci")
+    out = k.buffer(dtypes.int32, n)
+    a, b = k.acc(0, k.const(1)), k.acc(1, k.const(1, dtypes.int32))
+    i = k.loop(0, n)
+    x, y = k.get(a, i), k.get(b, i)
+    k.store(out, i, x)
+    k.set(a, y)
+    k.set(b, k.put(x + y))
+    k.end(i)
+    return k.program()
+
+
+def vector_register(rows: int) -> Program:
+    """out[:4] = sum over rows of x[rows, 4] in a vector register, most = the largest of its lanes."""
+    k = Linear("vector_register")
+    f4 = dtypes.float32.vec(4)
+    out, most, x = k.buffer(dtypes.float32, 4), k.buffer(dtypes.float32, 1), k.buffer(dtypes.float32, rows * 4)
+    acc = k.acc(0, k.add(Ops.SPLAT, f4, (k.const(0.0, dtypes.float32),)))
+    i = k.loop(0, rows)
+    k.set(acc, k.put(k.get(acc, i) + k.load(x, k.put(i * 4), lanes=4)))
+    total = k.get(acc, k.end(i))
+    k.store(out, k.const(0), total)
+    k.store(most, k.const(0), k.add(Ops.HREDUCE, dtypes.float32, (total,), Ops.MAX))
+    return k.program()
+
+
+def reverse_through_scratch(n: int) -> Program:
+    """out[i] = x[n - 1 - i], by way of private memory."""
+    k = Linear("reverse_through_scratch")
+    out, x = k.buffer(dtypes.float32, n), k.buffer(dtypes.float32, n)
+    memory = k.scratch(0, dtypes.float32, n, "private")
+    i = k.loop(0, n)
+    k.store(memory, i, k.load(x, i))
+    full = k.after(memory, k.end(i))
+    j = k.loop(1, n)
+    k.store(out, j, k.load(full, k.put(n - 1 - j)))
+    k.end(j)
+    return k.program()
+
+
+def gather_scatter(n: int) -> Program:
+    """picked = x[i] for 4 indices at once, by a vector of addresses; and a scatter whose gate is false everywhere."""
+    k = Linear("gather_scatter")
+    out, kept, x, at = k.buffer(dtypes.float32, 4), k.buffer(dtypes.float32, n), k.buffer(dtypes.float32, n), k.buffer(dtypes.int32, 4)
+    where = k.load(at, k.const(0), lanes=4)
+    picked = k.load(x, where)
+    k.store(out, k.const(0), picked)
+    k.store(kept, where, picked, k.put(where < k.add(Ops.CONST, dtypes.int32.vec(4), (), 0)))
+    return k.program()
