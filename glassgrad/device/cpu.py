@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glassgrad.device.cpu_runtime import SERIAL, Runtime
+from glassgrad.device.cpu_runtime import CALL_WORDS, Runtime
 from glassgrad.device.device import Device, DeviceBase, Launch, Replay, Slot, words
 from glassgrad.target.llvm import SCRATCH_SYMBOL, cpu_target, render
 from glassgrad.target.program import Program
@@ -155,7 +155,7 @@ class CpuDevice(DeviceBase):
         self.llvm = _llvm()
         self.runtime = self.llvm.runtime
         self.target = host_target()
-        self._row = threading.local()
+        self._call = threading.local()
 
     # ---- memory ----
     def _alloc(self, nbytes: int) -> int:
@@ -190,18 +190,23 @@ class CpuDevice(DeviceBase):
 
     def launch(self, prog: CpuProgram, bufs: Sequence[int], vals: Sequence[int] = (), grid: Sequence[int] = (1, 1, 1),
                local: Sequence[int] = (1, 1, 1)) -> None:
-        n = len(bufs) + len(vals)
-        try: row, address, room = self._row.mine
-        except AttributeError: row, address, room = self._row_for(n)
-        if n > room: row, address, _ = self._row_for(n)
-        struct.pack_into(f"={4 + n}q", row, 0, prog.address, address + 32, grid[0], 0, *bufs, *(words(vals) if vals else ()))
-        self.runtime.run(address, 1, self.target.threads if grid[0] > 1 else 1)
+        n, count = len(bufs) + len(vals), grid[0]
+        threads, runtime = self.target.threads if count > 1 else 1, self.runtime
+        if threads > runtime.workers + 1: runtime.grow(threads - 1)
+        try: call, address, layouts = self._call.mine
+        except AttributeError: call, address, layouts = self._new_call(n)
+        if n >= len(layouts): call, address, layouts = self._new_call(n)
+        row = address + 8 * CALL_WORDS
+        layouts[n].pack_into(call, 0, runtime.pool, row, 1, threads, 0, 0, 0, prog.address, row + 32, count, 0, *bufs,
+                             *(words(vals) if vals else ()))
+        runtime.call(address)
 
-    def _row_for(self, n: int) -> tuple[Any, int, int]:
+    def _new_call(self, n: int) -> tuple[Any, int, list[struct.Struct]]:
+        """This thread's words for one launch of up to n arguments, and their layout for each number of arguments."""
         room = max(64, 2 * n)
-        row = ctypes.create_string_buffer(32 + 8 * room)
-        self._row.mine = row, ctypes.addressof(row), room
-        return self._row.mine
+        call = ctypes.create_string_buffer(8 * (CALL_WORDS + 4 + room))
+        self._call.mine = call, ctypes.addressof(call), [struct.Struct(f"={CALL_WORDS + 4 + i}q") for i in range(room + 1)]
+        return self._call.mine
 
     def graph(self, rows: Sequence[Launch]) -> Replay: return CpuReplay(self, rows)
 
@@ -212,34 +217,39 @@ class CpuReplay(Replay):
     def __init__(self, device: CpuDevice, rows: Sequence[Launch]) -> None:
         super().__init__(device, rows)
         self.runtime, self.threads, self._lock = device.runtime, device.target.threads, threading.Lock()
-        counts = [len(r.bufs) + len(r.vals) for r in rows]
-        self._words = ctypes.create_string_buffer(8 * (4 * len(rows) + sum(counts)) or 8)
-        self._at = ctypes.addressof(self._words)
-        slots = [b.index for r in rows for b in r.bufs if isinstance(b, Slot)]
-        self.n_handles = max(slots, default=-1) + 1
+        if all(not isinstance(r.grid[0], Slot) and r.grid[0] < 2 for r in rows): self.threads = 1
+        found = [[b.index for r in rows for b in r.bufs if isinstance(b, Slot)],
+                 [v.index for r in rows for v in (*r.vals, r.grid[0]) if isinstance(v, Slot)]]
+        self.n_handles, self.n_vals = (max(slots, default=-1) + 1 for slots in found)
+        place = CALL_WORDS + 4 * len(rows)                     # where the arguments begin, in words
+        inputs = place + sum(len(r.bufs) + len(r.vals) for r in rows)
+        self._words = ctypes.create_string_buffer(8 * (inputs + self.n_handles + self.n_vals))
+        self._at = at = ctypes.addressof(self._words)
+        out: list[int] = [0] * CALL_WORDS
+        args: list[int] = []
         patches: list[int] = []
-        place = 32 * len(rows)
+
+        def word(x: Any, place: int, shift: int) -> int:
+            if not isinstance(x, Slot): return words((x,))[0]
+            patches.extend((at + 8 * place, x.index + shift, x.offset))
+            return 0
         for i, r in enumerate(rows):
-            row = [r.prog.address, self._at + place, r.grid[0], 0]
-            for j, w in enumerate(row + list(r.bufs) + list(r.vals)):
-                at = 32 * i + 8 * j if j < 4 else place + 8 * (j - 4)
-                if isinstance(w, Slot):
-                    patches += [self._at + at, w.index + (0 if 4 <= j < 4 + len(r.bufs) else self.n_handles), w.offset]
-                    w = 0
-                struct.pack_into("=q", self._words, at, words((w,))[0])
-            place += 8 * counts[i]
-        self._patch = struct.pack(f"={len(patches)}q", *patches)
-        self._patch_words = ctypes.create_string_buffer(self._patch, len(self._patch) or 8)
-        self.n_patches = len(patches) // 3
-        self.n_vals = max((patches[i + 1] + 1 - self.n_handles for i in range(0, len(patches), 3)), default=0)
-        self._inputs = ctypes.create_string_buffer(8 * (self.n_handles + max(self.n_vals, 0)) or 8)
-        self._calls = (self._at, len(self.rows), self.threads, ctypes.addressof(self._patch_words), self.n_patches, ctypes.addressof(self._inputs))
-        self._format = struct.Struct(f"={self.n_handles + max(self.n_vals, 0)}q")
+            start = place + len(args)
+            out += [r.prog.address, at + 8 * start, word(r.grid[0], CALL_WORDS + 4 * i + 2, self.n_handles), 0]
+            args += [word(b, start + j, 0) for j, b in enumerate(r.bufs)]
+            args += [word(v, start + len(r.bufs) + j, self.n_handles) for j, v in enumerate(r.vals)]
+        self._patches = ctypes.create_string_buffer(struct.pack(f"={len(patches)}q", *patches), 8 * len(patches) or 8)
+        out[1:CALL_WORDS] = [at + 8 * CALL_WORDS, len(rows), self.threads, ctypes.addressof(self._patches), len(patches) // 3, at + 8 * inputs]
+        struct.pack_into(f"={inputs}q", self._words, 0, *out, *args)
+        self._inputs, self._place = struct.Struct(f"={self.n_handles + self.n_vals}q"), 8 * inputs
 
     def run(self, handles: Sequence[int] = (), vals: Sequence[int] = ()) -> None:
+        runtime = self.runtime
         with self._lock:
-            if self.n_patches: self._format.pack_into(self._inputs, 0, *handles[:self.n_handles], *words(vals)[:max(self.n_vals, 0)])
-            self.runtime.run(*self._calls)
+            if self.threads > runtime.workers + 1: runtime.grow(self.threads - 1)
+            ctypes.c_int64.from_buffer(self._words).value = runtime.pool
+            self._inputs.pack_into(self._words, self._place, *handles[:self.n_handles], *(words(vals[:self.n_vals]) if vals else ()))
+            runtime.call(self._at)
 
 
 def _libc() -> Any: return _LIBC[0] if _LIBC else _open_libc()

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+CALL_WORDS = 7
 SERIAL = 1                                    # row flag: the caller runs the whole row
 SPINS = 2000                                  # about 30 us of spinning before a worker sleeps: longer than the gap between two rows
 # byte offsets in the pool; the words that different threads write stand in different cache lines
@@ -278,9 +279,22 @@ done:
   ret void
 }
 
-; patch `patches` argument words from `inputs` (place, index, offset each), then run `n` rows
-define void @glassgrad_run(ptr %pool, ptr %rows, i64 %n, i64 %threads, ptr %patch, i64 %patches, ptr %inputs) nounwind {
+; patch `patches` argument words from `inputs` (place, index, offset each), then run `n` rows; one argument, as ctypes takes 0.15 us for each
+define void @glassgrad_run(ptr %call) nounwind {
 entry:
+  %pool = load ptr, ptr %call
+  %q1 = getelementptr ptr, ptr %call, i64 1
+  %rows = load ptr, ptr %q1
+  %q2 = getelementptr ptr, ptr %call, i64 2
+  %n = load i64, ptr %q2
+  %q3 = getelementptr ptr, ptr %call, i64 3
+  %threads = load i64, ptr %q3
+  %q4 = getelementptr ptr, ptr %call, i64 4
+  %patch = load ptr, ptr %q4
+  %q5 = getelementptr ptr, ptr %call, i64 5
+  %patches = load i64, ptr %q5
+  %q6 = getelementptr ptr, ptr %call, i64 6
+  %inputs = load ptr, ptr %q6
   %any = icmp sgt i64 %patches, 0
   br i1 %any, label %fill, label %claim
 fill:
@@ -378,7 +392,11 @@ grow:
 
 
 class Runtime:
-    """The compiled runtime of this process: `run` is the native entry; the pool behind it starts when first asked for."""
+    """The compiled runtime of this process.
+
+    `call(address)` is the native entry. It takes CALL_WORDS words: pool, rows, their number, threads (the caller being one), patches,
+    their number, inputs. Who asks for more threads than there are workers and caller calls `grow` before; the first call starts the pool.
+    """
 
     def __init__(self, link: Callable[[str, dict[str, int], list[str]], tuple[Any, dict[str, int]]]) -> None:
         """`link(ir, imported addresses, exported names)` compiles and loads, giving a keep-alive and the exported addresses."""
@@ -390,18 +408,13 @@ class Runtime:
         key = ctypes.c_uint32()
         libc.pthread_key_create(ctypes.byref(key), ctypes.cast(libc.free, ctypes.c_void_p))
         ctypes.c_uint32.from_address(self.at["glassgrad_key"]).value = key.value
-        self._run = ctypes.CFUNCTYPE(None, word, word, word, word, word, word, word)(self.at["glassgrad_run"])
+        self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.at["glassgrad_run"])
         self._start = ctypes.CFUNCTYPE(None, word, word, word)(self.at["glassgrad_start"])
         self._stop = ctypes.CFUNCTYPE(None, word)(self.at["glassgrad_stop"])
         self._lock = threading.Lock()
         self.pool, self.workers, self._memory, self._dropped = 0, 0, None, []
         self._new_pool()
         os.register_at_fork(after_in_child=self._forked)
-
-    def run(self, rows: int, n: int, threads: int, patch: int = 0, patches: int = 0, inputs: int = 0) -> None:
-        """Run `n` rows at address `rows` with up to `threads` threads, the caller being one."""
-        if threads > 1 and self.workers < threads - 1: self.grow(threads - 1)
-        self._run(self.pool, rows, n, threads, patch, patches, inputs)
 
     def grow(self, workers: int) -> None:
         """At least `workers` workers; a larger pool replaces the one before, whose workers go home."""

@@ -17,7 +17,7 @@ from glassgrad.target.target import Target
 from glassgrad.uop.errors import DeviceError, UsageError
 
 Handle = Any        # what a device calls its memory; an address where it has one
-MODULES = {"CPU": "cpu", "PYTHON": "interp", "NULL": "null", "CL": "cl", "CUDA": "cuda", "DISK": "disk", "NPY": "npy"}
+MODULES = {"CPU": "cpu", "PYTHON": "python", "NULL": "null", "CL": "cl", "CUDA": "cuda", "DISK": "disk", "NPY": "npy"}
 
 
 class Slot(NamedTuple):
