@@ -39,8 +39,11 @@ def _pair_sources(b: int, a: int, rows: Sequence[Row], old: set[int], new: set[i
     return pairs
 
 
-def marks(rows: Sequence[Row], before: int | None, after: int | None) -> tuple[Marks, Marks]:
-    """For the nodes that only one of two graphs has: gone or rebuilt (before), new or rebuilt (after). Common nodes have no mark."""
+def marks(rows: Sequence[Row], before: int | None, after: int | None) -> tuple[Marks, Marks, dict[int, int]]:
+    """For the nodes that only one of two graphs has: gone or rebuilt (before), new or rebuilt (after). Common nodes have no mark.
+
+    The third answer gives for every rebuilt node of the second graph the node of the first that it stands for.
+    """
     all_before, all_after = set(reach(rows, before)), set(reach(rows, after))
     old, new = all_before - all_after, all_after - all_before
     partner: dict[int, int] = {}    # new node -> old node it stands for
@@ -61,7 +64,7 @@ def marks(rows: Sequence[Row], before: int | None, after: int | None) -> tuple[M
         if same: partner[a] = same.pop()
     alike = {a: b for a, b in partner.items() if rows[a][:3] == rows[b][:3]}
     kept = set(alike.values())
-    return ({b: "rebuilt" if b in kept else "gone" for b in old}, {a: "rebuilt" if a in alike else "new" for a in new})
+    return {b: "rebuilt" if b in kept else "gone" for b in old}, {a: "rebuilt" if a in alike else "new" for a in new}, alike
 
 
 def nearest(rows: Sequence[Row], nodes: Sequence[int], first: Sequence[int], limit: int) -> list[int]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glassgrad.uop.ops import Op, RangeArg, ReduceArg
+from glassgrad.uop.ops import BufferArg, Op, ParamArg, RangeArg, ReduceArg, ScratchArg, SpecialArg
 from glassgrad.uop.uop import UOp, nodes_alive, toposort
 from glassgrad.viz.loops import loops_text
 
@@ -134,6 +134,10 @@ def arg_text(arg: Any) -> str:
     """A node's argument for people: the shortest text that tells two of them apart."""
     if arg is None: return ""
     if isinstance(arg, RangeArg): return f"r{arg.id} {arg.kind}"
+    if isinstance(arg, ParamArg): return f"p{arg.slot} [{arg.size}]" if arg.kind == "buffer" else f"n{arg.slot}"
+    if isinstance(arg, BufferArg): return f"#{arg.id} [{arg.size}] {arg.device}"
+    if isinstance(arg, ScratchArg): return f"s{arg.id} [{arg.size}] {arg.space}"
+    if isinstance(arg, SpecialArg): return f"{arg.name} {arg.size}"
     if isinstance(arg, ReduceArg): return f"{arg.op} {list(arg.axes)}" if arg.axes else str(arg.op)
     if isinstance(arg, tuple) and hasattr(arg, "_fields"):
         return " ".join(f"{k}={_short(v)}" for k, v in zip(arg._fields, arg, strict=True))  # type: ignore[attr-defined]

@@ -91,7 +91,7 @@ def _calls_of(r: Recorder, g: Group) -> list[dict[str, Any]]:
 def step_row(g: Group, i: int, s: Step) -> dict[str, Any]:
     """One pass in a list."""
     if s.seen is None:
-        before, after = graphs.marks(g.rows, s.before, s.after)
+        before, after, _ = graphs.marks(g.rows, s.before, s.after)
         s.seen = (sum(m == "gone" for m in before.values()), sum(m == "new" for m in after.values()), len(graphs.reach(g.rows, s.after)))
     gone, new, nodes = s.seen
     return {"index": i, "stage": s.stage, "name": s.name, "why": s.why, "gone": gone, "new": new, "nodes": nodes, "fired": sum(s.counts.values()),
@@ -107,7 +107,7 @@ def compare(r: Recorder, id: int, first: int, last: int, limit: int = GRAPH_NODE
             raise UsageError(f"viz: {g.name} has passes 0 to {len(g.steps) - 1}, not {first} to {last}")
         steps = g.steps[first:last + 1]
         before, after = steps[0].before, steps[-1].after
-        old, new = graphs.marks(g.rows, before, after)
+        old, new, pairs = graphs.marks(g.rows, before, after)
         sides = [(before, old, graphs.reach(g.rows, before)), (after, new, graphs.reach(g.rows, after))]
         shown = [graphs.nearest(g.rows, nodes, [focus] if focus in nodes else [root, *(n for n, m in ms.items() if m != "rebuilt")], limit)
                  for root, ms, nodes in sides]
@@ -121,7 +121,7 @@ def compare(r: Recorder, id: int, first: int, last: int, limit: int = GRAPH_NODE
     for s in steps:
         for rule, n in s.counts.items(): counts[rule] = counts.get(rule, 0) + n
     return {"first": first, "last": last, "names": [s.name for s in steps], "why": steps[-1].why, "rows": rows, "rules": counts, "fired": fired,
-            "made_by": texts, "terms": terms,
+            "made_by": texts, "terms": terms, "pairs": pairs,
             "before": {"root": before, "nodes": shown[0], "total": len(sides[0][2]), "marks": old},
             "after": {"root": after, "nodes": shown[1], "total": len(sides[1][2]), "marks": new}}
 
@@ -137,12 +137,13 @@ def expression(g: Group, n: int, depth: int = 4) -> str:
     """A node as a term, a few levels deep: `ADD(MUL(x, 2), r0)`."""
     row = g.rows[n]
     if row.op == "CONST": return row.arg
-    if row.op == "RANGE": return row.arg.split(" ")[0]
+    if row.op in ("RANGE", "PARAM", "SPECIAL", "SCRATCH", "BUFFER"): return row.arg.split(" ")[0]
     head = row.op + (f"[{row.arg}]" if row.arg else "")
     if not row.src: return head
     if depth == 0: return f"{row.op}(…)"
     mark = getattr(getattr(Ops, row.op, None), "text", None)
     parts = [expression(g, s, depth - 1) for s in row.src[:8]] + (["…"] if len(row.src) > 8 else [])
+    if row.op == "LOAD" and depth: return f"{parts[0]}[{', '.join(parts[1:])}]"
     if mark and len(parts) == 2: return f"({parts[0]} {mark} {parts[1]})"
     return f"{head}({', '.join(parts)})"
 

@@ -6,7 +6,7 @@ const $ = id => document.getElementById(id);
 const inside = $("data") ? JSON.parse($("data").textContent) : null;
 const OVERVIEW = -1, ROW = 46;
 const TABS = [["overview", "Overview"], ["passes", "Passes"], ["loops", "Loop nest"], ["source", "Source"], ["ir", "LLVM IR"], ["asm", "Assembly"], ["why", "Why"], ["timeline", "Timeline"], ["memory", "Memory"]];
-const state = {id: OVERVIEW, tab: "overview", first: 0, last: 0, mode: "split", consts: false, ranges: true, order: "run", query: "", picked: null};
+const state = {id: OVERVIEW, tab: "overview", first: 0, last: 0, mode: "changes", consts: false, ranges: true, order: "run", query: "", picked: null};
 let index = {kernels: [], schedules: [], peaks: [], notes: [], devices: {}, kinds: {}}, detail = null, rows = [], closed = new Set();
 let ticket = 0, comparison = null, events = null;
 
@@ -22,6 +22,9 @@ function h(tag, props = {}, ...children) {
   el.append(...children.flat().filter(c => c !== null && c !== undefined && c !== false));
   return el;
 }
+
+function fill(el, ...children) { el.replaceChildren(...children.flat().filter(c => c !== null && c !== undefined && c !== false)); }
+const many = (n, one, more) => `${n.toLocaleString("en")} ${n === 1 ? one : more || one + "s"}`;
 
 async function load(path) {
   if (inside) {
@@ -40,7 +43,7 @@ function buildRows() {
   const words = state.query.toLowerCase().split(/\s+/).filter(Boolean), most = Math.max(...index.kernels.map(k => k.seconds), 1e-12);
   const fits = (k, s) => words.every(w => `${k.name} ${(k.sites || []).join(" ")} ${s ? s.name : ""}`.toLowerCase().includes(w));
   const kernelRow = (k, call, s) => ({type: "kernel", key: k.id, k, share: k.seconds / most, sites: call ? call.sites : k.sites, schedule: s});
-  rows = [{type: "overview", key: OVERVIEW}];
+  rows = [{type: "home", key: OVERVIEW}];
   if (state.order === "time") {
     rows.push(...index.kernels.filter(k => fits(k)).sort((a, b) => b.seconds - a.seconds).map(k => kernelRow(k)));
   } else {
@@ -63,10 +66,10 @@ function buildRows() {
 function paintRows() {
   const list = $("list"), from = Math.max(Math.floor(list.scrollTop / ROW) - 4, 0), to = Math.min(from + Math.ceil(list.clientHeight / ROW) + 8, rows.length);
   const total = index.seconds || 1;
-  $("rows").replaceChildren(...rows.slice(from, to).map((r, i) => {
+  fill($("rows"), ...rows.slice(from, to).map((r, i) => {
     const top = {top: (from + i) * ROW + "px"}, chosen = r.key === state.id;
     const props = {class: `row ${r.type}` + (chosen ? " chosen" : ""), style: top, role: "option", "aria-selected": String(chosen), onclick: () => select(r.key)};
-    if (r.type === "overview") return h("div", props, h("span", {class: "name"}, "Overview"), h("span", {class: "site"}, `${index.kernels.length} kernels in ${index.schedules.length} schedules`));
+    if (r.type === "home") return h("div", props, h("span", {class: "name"}, "Overview"), h("span", {class: "site"}, `${index.kernels.length} kernels in ${index.schedules.length} schedules`));
     if (r.type === "schedule") return h("div", props,
       h("button", {class: "fold", "aria-label": "fold", onclick: e => { e.stopPropagation(); closed.has(r.key) ? closed.delete(r.key) : closed.add(r.key); buildRows(); }}, closed.has(r.key) ? "▸" : "▾"),
       h("span", {class: "name"}, shortSite(r.s.name)), h("span", {class: "site"}, `${r.s.calls.length} calls` + (r.s.runs > 1 ? ` · run ${r.s.runs}×` : "") + ` · planned in ${seconds(r.s.took)}`));
@@ -95,7 +98,7 @@ function readHash() {
   if (TABS.some(([t]) => t === parts.tab)) state.tab = parts.tab;
   const span = /^(\d+)(?:-(\d+))?$/.exec(parts.p || "");
   if (span) { state.first = +span[1]; state.last = +(span[2] || span[1]); }
-  if (["before", "after", "split", "text"].includes(parts.view)) state.mode = parts.view;
+  if (["changes", "before", "after", "split", "text"].includes(parts.view)) state.mode = parts.view;
 }
 
 async function select(id, tab, keepStep) {
@@ -105,7 +108,7 @@ async function select(id, tab, keepStep) {
   detail = null;
   if (id !== OVERVIEW) {
     try { detail = await load(`group/${id}`); }
-    catch (error) { $("head").replaceChildren(); $("tabs").replaceChildren(); return message(error.message); }
+    catch (error) { fill($("head")); fill($("tabs")); return message(error.message); }
     if (state.id !== id) return;   // another was chosen meanwhile
     if (!keepStep) {
       const kept = detail.steps.findIndex(s => s.name === state.stepName && !s.same), changed = detail.steps.findIndex(s => !s.same);
@@ -127,7 +130,7 @@ function has(tab) {
 function paintTabs() {
   const shown = TABS.filter(([t]) => t === "overview" ? state.id === OVERVIEW : state.id !== OVERVIEW ? true : ["timeline", "memory", "why"].includes(t));
   const here = shown.filter(([t]) => detail && detail.kind === "schedule" ? ["passes", "why", "timeline", "memory"].includes(t) : true);
-  $("tabs").replaceChildren(...here.map(([t, name], i) => h("button", {role: "tab", "aria-selected": String(t === state.tab), disabled: !has(t), title: has(t) ? `${name} (${i + 1})` : "not recorded for this kernel",
+  fill($("tabs"), ...here.map(([t, name], i) => h("button", {role: "tab", "aria-selected": String(t === state.tab), disabled: !has(t), title: has(t) ? `${name} (${i + 1})` : "not recorded for this kernel",
     onclick: () => { state.tab = t; paintTabs(); paintView(); }}, name)));
 }
 
@@ -135,7 +138,7 @@ function chip(value, name, title) { return h("span", {class: "chip", title}, h("
 
 function paintHead() {
   const head = $("head");
-  if (!detail) return head.replaceChildren(h("h1", {}, index.title), h("div", {class: "chips"}, chip(String(index.kernels.length), "kernels"), chip(String(index.schedules.length), "schedules")));
+  if (!detail) return fill(head, h("h1", {}, index.title), h("div", {class: "chips"}, chip(String(index.kernels.length), "kernels"), chip(String(index.schedules.length), "schedules")));
   const d = detail, chips = [];
   if (d.kind === "kernel") {
     if (d.runs) chips.push(chip(seconds(d.seconds / d.runs), "a launch"), chip(seconds(d.fastest), "at best"), chip(String(d.runs), d.runs === 1 ? "launch" : "launches"));
@@ -144,13 +147,16 @@ function paintHead() {
     if (d.gbytes) chips.push(chip(rate(d.gbytes * 1e9, "B/s"), ""));
     if (d.took) chips.push(chip(seconds(d.took), "to compile"));
   } else chips.push(chip(String(d.calls.length), "calls"), chip(String(d.runs), d.runs === 1 ? "run" : "runs"), chip(seconds(d.took), "to plan"));
-  for (const [k, v] of Object.entries(d.facts)) chips.push(chip(v.length > 40 ? v.slice(0, 39) + "…" : v, k, v));
-  head.replaceChildren(h("h1", {}, d.kind === "schedule" ? "schedule " + shortSite(d.name) : d.name),
+  for (const [k, v] of Object.entries(d.facts)) {
+    const isBytes = k.endsWith("_bytes") && /^\d+$/.test(v), text = isBytes ? bytes(+v) : v;
+    if (v !== "(1, 1, 1)") chips.push(chip(text.length > 40 ? text.slice(0, 39) + "…" : text, k.replace(/_bytes$/, "").replaceAll("_", " "), v));
+  }
+  fill(head, h("h1", {}, d.kind === "schedule" ? "schedule " + shortSite(d.name) : d.name),
     h("div", {class: "from", title: d.sites.join("\n")}, d.sites.length ? "from " + d.sites.slice(0, 4).map(shortSite).join(", ") + (d.sites.length > 4 ? ` and ${d.sites.length - 4} more lines` : "") : ""),
     h("div", {class: "chips"}, chips), d.error ? h("pre", {class: "error"}, d.error) : null, ...d.notes.map(n => h("div", {class: "note"}, n)));
 }
 
-function message(text) { $("view").replaceChildren(h("div", {class: "message"}, text)); }
+function message(text) { fill($("view"), h("div", {class: "message"}, text)); }
 
 function paintView() {
   writeHash();
@@ -166,7 +172,7 @@ function viewOverview() {
   const slow = [...index.kernels].sort((a, b) => b.seconds - a.seconds).slice(0, 15), most = slow.length ? slow[0].seconds || 1 : 1;
   const peak = index.peaks.reduce((a, p) => p.bytes > a.bytes ? p : a, {bytes: 0, cause: "", device: ""});
   const canvas = h("canvas", {"aria-label": "Roofline"}), none = !index.kernels.length;
-  $("view").replaceChildren(h("div", {class: "overview"},
+  fill($("view"), h("div", {class: "overview"},
     h("div", {class: "cards"}, card(seconds(index.seconds || 0), "on devices", `${(index.launches || 0).toLocaleString("en")} launches`), card(String(index.kernels.length), "kernels", `in ${index.schedules.length} schedules`),
       card(seconds(index.plan || 0), "planning", "tensor graph to kernels"), card(seconds(index.compile || 0), "compiling", index.kernels.length ? `${seconds(index.compile / index.kernels.length)} a kernel` : ""),
       card(peak.bytes ? bytes(peak.bytes) : "–", "memory at peak", peak.cause || peak.device)),
@@ -200,17 +206,17 @@ function viewPasses() {
   const canvasOf = side => h("div", {class: "canvas graph", id: "side-" + side}, h("span", {class: "tag"}, side), h("canvas", {tabindex: 0, "aria-label": `Graph ${side} the pass; the Text view lists the same nodes`}));
   const mode = (m, name, key) => h("button", {"data-mode": m, "aria-pressed": String(state.mode === m), title: `${name} (${key})`, onclick: () => setMode(m)}, name);
   const toggle = (flag, name, key) => h("button", {"data-flag": flag, "aria-pressed": String(state[flag]), title: `Show ${name} as nodes (${key})`, onclick: () => setFlag(flag)}, name);
-  const [before, after] = [canvasOf("before"), canvasOf("after")];
-  $("view").replaceChildren(h("div", {class: "passes"},
-    h("div", {class: "steps", id: "steps", role: "listbox", "aria-label": "Passes"}),
+  const [changes, before, after] = ["changes", "before", "after"].map(canvasOf);
+  fill($("view"), h("div", {class: "passes"},
+    h("div", {class: "left"}, h("div", {class: "steps", id: "steps", role: "listbox", "aria-label": "Passes"}), h("div", {class: "legend", id: "legend"})),
     h("div", {class: "middle"},
-      h("div", {class: "toolbar"}, h("div", {class: "switch"}, mode("split", "Side by side", "s"), mode("before", "Before", "b"), mode("after", "After", "a"), mode("text", "Text", "x")),
+      h("div", {class: "toolbar"}, h("div", {class: "switch"}, mode("changes", "Changes", "d"), mode("split", "Side by side", "s"), mode("before", "Before", "b"), mode("after", "After", "a"), mode("text", "Text", "x")),
         h("div", {class: "switch"}, toggle("consts", "constants", "c"), toggle("ranges", "ranges", "r")), h("button", {class: "plain", title: "Whole graph in sight (f)", onclick: fit}, "Fit"),
         h("input", {id: "find", type: "search", placeholder: "Find node", "aria-label": "Find node", oninput: e => findNode(e.target.value)}), h("span", {id: "counts", role: "status"})),
-      h("div", {class: "legend", id: "legend"}), h("div", {class: "stage", id: "stage"}, before, after, h("div", {class: "lists", id: "lists", hidden: true}))),
+      h("div", {class: "stage", id: "stage"}, changes, before, after, h("div", {class: "lists", id: "lists", hidden: true}))),
     h("aside", {class: "inspector", id: "inspector"})));
-  for (const [side, el] of [["before", before], ["after", after]]) views[side] = new GraphView(el.querySelector("canvas"), index.kinds, id => pickNode(id, side));
-  paintLegend(); paintSteps(); showStep();
+  for (const [side, el] of [["changes", changes], ["before", before], ["after", after]]) views[side] = new GraphView(el.querySelector("canvas"), index.kinds, pickNode);
+  paintLegend(); paintSteps(); arrange(); showStep();
 }
 
 function setMode(m) {
@@ -226,18 +232,18 @@ function setFlag(flag) {
 function fit() { for (const v of Object.values(views)) v.fit(true); }
 
 function paintLegend() {
-  $("legend").replaceChildren(...Object.entries(CATEGORY_NAMES).map(([c, name]) => h("span", {}, h("i", {class: "swatch", style: {background: `var(--op-${c})`}}), name)),
-    h("span", {class: "sep"}), h("span", {}, h("i", {class: "swatch new"}), "new"), h("span", {}, h("i", {class: "swatch gone"}), "gone"), h("span", {}, h("i", {class: "swatch rebuilt"}), "rebuilt above a change"));
+  fill($("legend"), ...Object.entries(CATEGORY_NAMES).map(([c, name]) => h("span", {}, h("i", {class: "swatch", style: {background: `var(--op-${c})`}}), name)),
+    h("span", {}, h("i", {class: "swatch new"}), "new"), h("span", {}, h("i", {class: "swatch gone"}), "gone"), h("span", {title: "the same node over changed sources"}, h("i", {class: "swatch rebuilt"}), "rebuilt"));
 }
 
 function paintSteps() {
   let stage = null;
-  $("steps").replaceChildren(...detail.steps.flatMap(s => {
+  fill($("steps"), ...detail.steps.flatMap(s => {
     const chosen = s.index >= state.first && s.index <= state.last, out = [];
     if (s.stage !== stage) { stage = s.stage; out.push(h("div", {class: "stage-name"}, stage)); }
     out.push(h("div", {class: "step" + (chosen ? " chosen" : "") + (s.same ? " same" : ""), role: "option", "aria-selected": String(chosen), title: s.why || (s.same ? "no change" : ""), onclick: e => goStep(s.index, e.shiftKey)},
       h("span", {class: "no"}, String(s.index + 1)), h("span", {class: "what"}, s.name), s.same ? h("span", {class: "delta"}, "–") : h("span", {class: "delta"}, s.new ? h("b", {class: "plus"}, "+" + s.new) : null, s.gone ? h("b", {class: "minus"}, "−" + s.gone) : null),
-      h("span", {class: "sub"}, s.same ? "no change" : `${s.nodes} nodes` + (s.fired ? ` · ${s.fired} rewrites` : ""))));
+      h("span", {class: "sub"}, s.same ? "no change" : `${s.nodes} nodes` + (s.fired ? ` · ${many(s.fired, "rewrite")}` : ""))));
     return out;
   }), h("div", {class: "hint"}, "Shift-click compares over several passes."));
   const at = $("steps").querySelector(".chosen");
@@ -256,7 +262,7 @@ async function showStep() {
   if (!detail.steps.length) return;
   comparison = null;
   if (inside && !(`compare/${id}/${first}/${last}` in inside) && first === last) {
-    $("inspector").replaceChildren(h("div", {class: "quiet"}, "This pass changed nothing here."));
+    fill($("inspector"), h("div", {class: "quiet"}, "This pass changed nothing here."));
     $("counts").textContent = "no change";
     return;
   }
@@ -266,6 +272,7 @@ async function showStep() {
   if (state.id !== id || state.first !== first || state.last !== last || state.tab !== "passes") return;
   comparison = found;
   paintInspector();
+  if (state.mode === "text") paintLists();
   await drawGraphs();
 }
 
@@ -273,28 +280,30 @@ async function drawGraphs() {
   const c = comparison;
   if (!c) return;
   $("counts").textContent = "laying out…";
-  const boxes = ["before", "after"].map(side => GraphView.boxes(c[side].nodes, c.rows, index.kinds, state));
+  c.union = c.union || GraphView.union(c);
+  const sides = [["changes", c.union.ids, c.union.marks, c.union.edges], ["before", c.before.nodes, c.before.marks], ["after", c.after.nodes, c.after.marks]];
+  const wanted = sides.filter(([side]) => sidesOf(state.mode).includes(side)), boxes = wanted.map(([, ids, , edges]) => GraphView.boxes(ids, c.rows, index.kinds, state, edges));
   let layouts;
   try { layouts = await layOut(boxes); }
   catch (error) { $("counts").textContent = error.message; return setMode("text"); }
   if (c !== comparison || !$("counts")) return;
-  ["before", "after"].forEach((side, i) => views[side].show(boxes[i], layouts[i], c[side].marks));
+  wanted.forEach(([side, , marks], i) => { views[side].resize(); views[side].show(boxes[i], layouts[i], marks); });
   const count = (side, mark) => Object.values(c[side].marks).filter(m => m === mark).length;
   const cut = ["before", "after"].filter(s => c[s].nodes.length < c[s].total).map(s => `${c[s].nodes.length} of ${c[s].total.toLocaleString("en")} nodes ${s}, those nearest to the change`);
   $("counts").textContent = `${c.before.total} → ${c.after.total} nodes · ${count("after", "new")} new · ${count("before", "gone")} gone` + (cut.length ? ` · showing ${cut.join("; ")}` : "");
   $("counts").classList.toggle("warn", cut.length > 0);
   $("counts").dataset.ready = `${state.id}/${state.first}/${state.last}`;
-  arrange();
 }
+
+function sidesOf(mode) { return {changes: ["changes"], split: ["before", "after"], before: ["before"], after: ["after"]}[mode] || []; }
 
 function arrange() {
   if (!$("stage")) return;
-  const text = state.mode === "text";
-  $("side-before").hidden = text || state.mode === "after"; $("side-after").hidden = text || state.mode === "before";
-  $("lists").hidden = !text; $("legend").hidden = text;
+  const text = state.mode === "text", sides = sidesOf(state.mode);
+  for (const side of Object.keys(views)) $("side-" + side).hidden = !sides.includes(side);
+  $("lists").hidden = !text;
   if (text && comparison) paintLists();
-  for (const v of Object.values(views)) v.resize();
-  requestAnimationFrame(() => { for (const v of Object.values(views)) v.fit(); });
+  drawGraphs();
 }
 
 const LINES_SHOWN = 4000;
@@ -305,13 +314,16 @@ function paintLists() {
     return h("div", {class: `line ${mark || ""}` + (id === state.picked ? " picked" : ""), onclick: () => pickNode(id)}, h("span", {class: "ref"}, "%" + id), " = ", h("b", {style: {color: `var(--op-${categoryOf(r.op, index.kinds)})`}}, r.op), " ",
       h("span", {class: "dim"}, r.dtype === "void" ? "" : shapeText(r)), r.arg ? " " + r.arg : "", r.src.length ? h("span", {class: "ref"}, " ← " + r.src.map(s => c.rows[s] && c.rows[s].op === "CONST" ? c.rows[s].arg : "%" + s).join(" ")) : "", r.site ? h("span", {class: "faint"}, "  # " + shortSite(r.site)) : "");
   };
-  $("lists").replaceChildren(...["before", "after"].map(side => h("div", {class: "listing"}, h("div", {class: "tag"}, side), c[side].nodes.filter(id => c.rows[id].op !== "CONST").slice(0, LINES_SHOWN).map(id => line(id, c[side].marks[id])),
+  fill($("lists"), ...["before", "after"].map(side => h("div", {class: "listing"}, h("div", {class: "tag"}, side), c[side].nodes.filter(id => c.rows[id].op !== "CONST").slice(0, LINES_SHOWN).map(id => line(id, c[side].marks[id])),
     c[side].nodes.length > LINES_SHOWN ? h("div", {class: "note"}, `${c[side].nodes.length - LINES_SHOWN} more lines are not shown.`) : null)));
 }
 
-function pickNode(id, side) {
+// A rebuilt node stands for two: in the drawing of changes it has the number that it has afterwards.
+function here(side, id) { return side === "changes" && comparison && comparison.union ? comparison.union.alias.get(id) ?? id : id; }
+
+function pickNode(id) {
   state.picked = id;
-  for (const v of Object.values(views)) { v.glow = new Set(); v.pick(id); }
+  for (const [side, v] of Object.entries(views)) { v.glow = new Set(); v.pick(here(side, id)); }
   if (state.mode === "text") paintLists();
   paintInspector();
 }
@@ -320,7 +332,8 @@ function findNode(text) {
   const c = comparison, words = text.toLowerCase();
   if (!c) return;
   for (const [side, v] of Object.entries(views)) {
-    v.glow = new Set(words ? c[side].nodes.filter(id => { const r = c.rows[id]; return `%${id} ${r.op} ${r.arg} ${r.dtype} ${r.site || ""}`.toLowerCase().includes(words); }) : []);
+    const ids = side === "changes" ? c.union ? c.union.ids : [] : c[side].nodes;
+    v.glow = new Set(words ? ids.filter(id => { const r = c.rows[id]; return `%${id} ${r.op} ${r.arg} ${r.dtype} ${r.site || ""}`.toLowerCase().includes(words); }) : []);
     const first = [...v.glow].find(id => v.byId.has(id));
     if (first === undefined || !v.centre(first)) v.draw();
   }
@@ -328,9 +341,9 @@ function findNode(text) {
 
 function showFired(f) {
   for (const [side, v] of Object.entries(views)) {
-    const id = f[side];
-    v.glow = new Set(id === null ? [] : [id]); v.picked = null;
-    if (id === null || !v.centre(id)) v.draw();
+    const ids = (side === "changes" ? [f.before, f.after] : [f[side]]).filter(id => id !== null).map(id => here(side, id));
+    v.glow = new Set(ids); v.picked = null;
+    if (!ids.some(id => v.centre(id))) v.draw();
   }
 }
 
@@ -343,7 +356,7 @@ function paintInspector() {
   if (c.why) out.push(h("p", {class: "quiet"}, c.why));
   const rules = Object.entries(c.rules).sort((a, b) => b[1] - a[1]);
   if (!rules.length) out.push(h("p", {class: "quiet"}, c.before.root === c.after.root ? "This pass changed nothing here." : "No rules: this pass rewrites the graph as a whole."));
-  else out.push(h("h3", {}, `${rules.length} rules fired ${rules.reduce((a, r) => a + r[1], 0).toLocaleString("en")} times`));
+  else out.push(h("h3", {}, `${many(rules.length, "rule")} fired ${many(rules.reduce((a, r) => a + r[1], 0), "time")}`));
   for (const [rule, times] of rules) {
     const cases = c.fired.filter(f => f.rule === rule);
     const body = h("div", {class: "cases"});
@@ -353,12 +366,12 @@ function paintInspector() {
     if (rules.length <= 3) { d.open = true; fill(); }
     out.push(d);
   }
-  box.replaceChildren(...out);
+  fill(box, ...out);
 }
 
 function nodeCard(id) {
   const c = comparison, r = c.rows[id], users = Object.keys(c.rows).filter(u => c.rows[u].src.includes(id)).map(Number);
-  const link = n => h("button", {class: "link mono", onclick: () => { pickNode(n); for (const v of Object.values(views)) v.centre(n); }}, c.rows[n] ? `%${n} ${c.rows[n].op}${c.rows[n].op === "CONST" ? " " + c.rows[n].arg : ""}` : `%${n}`);
+  const link = n => h("button", {class: "link mono", onclick: () => { pickNode(n); for (const [side, v] of Object.entries(views)) v.centre(here(side, n)); }}, c.rows[n] ? `%${n} ${c.rows[n].op}${c.rows[n].op === "CONST" ? " " + c.rows[n].arg : ""}` : `%${n}`);
   const item = (name, value) => value === "" || value === null ? null : h("div", {class: "item"}, h("span", {}, name), h("div", {}, value));
   const mark = c.after.marks[id] || c.before.marks[id], by = c.made_by[id];
   return h("div", {class: "node-card"}, h("h2", {}, h("span", {class: "mono"}, `%${id} ${r.op}`), h("button", {class: "plain", "aria-label": "close", onclick: () => pickNode(null)}, "×")),
@@ -402,7 +415,7 @@ async function viewText(key) {
       h("pre", {class: "lines"}, i < HIGHLIGHTED ? part.flatMap(l => lineOf(l, SYNTAX[key])) : part.join("\n"))));
   }
   const copy = h("button", {class: "plain", onclick: async () => { await navigator.clipboard.writeText(found.text); copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 1200); }}, "Copy");
-  $("view").replaceChildren(h("div", {class: "listing-page"}, h("div", {class: "toolbar"}, copy, h("span", {class: "quiet"}, `${lines.length.toLocaleString("en")} lines`), lines.length > SHOWN || found.cut ? h("span", {class: "warn"}, "cut: the rest is not shown") : null), code));
+  fill($("view"), h("div", {class: "listing-page"}, h("div", {class: "toolbar"}, copy, h("span", {class: "quiet"}, `${lines.length.toLocaleString("en")} lines`), lines.length > SHOWN || found.cut ? h("span", {class: "warn"}, "cut: the rest is not shown") : null), code));
 }
 
 // ---- why ----------------------------------------------------------------------------------------------------------------------------
@@ -421,7 +434,7 @@ function viewWhy() {
       if (mine.length) parts.push(h("section", {class: "panel"}, h("h2", {}, `In the schedule of ${shortSite(s.name)}`), mine.slice(0, 20).map(call)));
     }
   }
-  $("view").replaceChildren(h("div", {class: "why"}, parts.length ? parts : h("div", {class: "message"}, "No reasons were recorded here.")));
+  fill($("view"), h("div", {class: "why"}, parts.length ? parts : h("div", {class: "message"}, "No reasons were recorded here.")));
 }
 
 // ---- timeline and memory ------------------------------------------------------------------------------------------------------------
@@ -431,12 +444,22 @@ async function viewTimeline() {
   axis = new TimeAxis();
   const canvas = h("canvas", {tabindex: 0, "aria-label": "Timeline of kernels; the overview lists the same times"}), strip = h("canvas", {"aria-label": "Memory in use"});
   const device = index.peaks.length ? index.peaks[0].device : null, box = h("div", {class: "canvas bars"}, canvas);
-  $("view").replaceChildren(h("div", {class: "charts"}, h("div", {class: "toolbar"}, h("button", {class: "plain", onclick: () => axis.fit()}, "Fit"), h("span", {class: "quiet"}, "wheel zooms · drag moves · click opens a kernel"), h("span", {id: "counts", class: "quiet", role: "status"})),
-    h("div", {class: "scroll"}, box), device ? h("div", {class: "canvas strip"}, strip) : null));
+  fill($("view"), h("div", {class: "charts"}, h("div", {class: "toolbar"}, h("button", {class: "plain", onclick: () => axis.fit()}, "Fit"), h("span", {class: "quiet"}, "wheel zooms · drag moves · click opens a kernel"), h("span", {id: "counts", class: "quiet", role: "status"})),
+    h("div", {class: "scroll"}, box, h("div", {id: "window"})), device ? h("div", {class: "canvas strip"}, strip) : null));
   timeline = new Timeline(canvas, $("tip"), axis, id => select(id, "passes"));
   timeline.box = box;
+  timeline.onWindow = paintWindow;
   memory = device ? [new MemoryChart(strip, $("tip"), axis)] : [];
   await refreshCharts(true);
+}
+
+// What fills the part of the timeline in sight.
+function paintWindow() {
+  const box = $("window");
+  if (!box || !timeline) return;
+  const totals = timeline.totals(), most = totals.length ? totals[0][3] : 1, span = (axis.hi - axis.lo) * 1e-6;
+  fill(box, h("h2", {}, "In sight", h("small", {}, `${seconds(span)}, from ${seconds(axis.lo * 1e-6)}`)), h("table", {class: "slow"}, h("tbody", {}, totals.slice(0, 30).map(([name, group, lane, time, count]) => h("tr", {tabindex: 0, onclick: () => group >= 0 && select(group, "passes")},
+    h("td", {class: "mono"}, lane === "schedule" ? shortSite(name) : name), h("td", {class: "site"}, lane), h("td", {class: "meter"}, h("i", {style: {width: (100 * time / most).toFixed(1) + "%"}})), h("td", {class: "num"}, seconds(time)), h("td", {class: "num dim"}, count.toLocaleString("en") + "×"), h("td", {class: "num dim"}, `${(100 * time / span).toFixed(1)}%`))))));
 }
 
 async function viewMemory() {
@@ -449,7 +472,7 @@ async function viewMemory() {
     own.alone = true; own.device = d; memory.push(own);
     return h("section", {class: "panel"}, h("h2", {}, `${d}: ${bytes(found[d].peak)} at peak`, h("small", {}, found[d].cause ? "reached by " + found[d].cause : "")), area);
   });
-  $("view").replaceChildren(h("div", {class: "charts padded"}, boxes));
+  fill($("view"), h("div", {class: "charts padded"}, boxes));
   devices.forEach((d, i) => memory[i].set(d, found[d]));
 }
 
@@ -462,7 +485,7 @@ async function refreshCharts(first) {
     if (mine !== timeline) return;
     mine.chosen = detail && detail.kind === "kernel" ? detail.id : -1;
     mine.set(data);
-    mine.box.style.height = Math.max(mine.height() + 8, 120) + "px";
+    mine.box.style.height = Math.max(mine.height(), 100) + "px";
     if ($("counts")) $("counts").textContent = `${data.start.length.toLocaleString("en")} events`;
     if (memory.length) { const found = await load("memory"), d = Object.keys(found)[0]; if (d && memory.length && mine === timeline) memory[0].set(d, found[d]); }
   } else if (state.tab === "memory" && !first) {
@@ -520,7 +543,7 @@ function listen() {
 }
 
 // ---- keys ---------------------------------------------------------------------------------------------------------------------------
-const KEYS = [["↑ ↓  or  k j", "kernel above, below"], ["← →", "previous, next pass (with Shift: compare over several)"], ["1 … 9", "tabs"], ["s  b  a  x", "side by side, before, after, text"], ["c  r", "constants, ranges as nodes"], ["f", "whole graph or timeline in sight"], ["+  −", "zoom the graph"], ["/", "search"], ["o", "overview"], ["t", "dark or light"], ["Esc", "leave search, node, this help"]];
+const KEYS = [["↑ ↓  or  k j", "kernel above, below"], ["← →", "previous, next pass (with Shift: compare over several)"], ["1 … 9", "tabs"], ["d  s  b  a  x", "changes, side by side, before, after, text"], ["c  r", "constants, ranges as nodes"], ["f", "whole graph or timeline in sight"], ["+  −", "zoom the graph"], ["/", "search"], ["o", "overview"], ["t", "dark or light"], ["Esc", "leave search, node, this help"]];
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
@@ -549,14 +572,14 @@ function onKey(e) {
   const zoom = k => { for (const v of Object.values(views)) v.zoom(k, v.canvas.clientWidth / 2, v.canvas.clientHeight / 2); };
   const graph = fn => () => { if (state.tab === "passes" && comparison) fn(); };
   const actions = {ArrowDown: () => move(1), j: () => move(1), ArrowUp: () => move(-1), k: () => move(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1), "/": () => $("search").focus(), t: turnTheme, o: () => select(OVERVIEW, "overview"), "?": showKeys,
-    s: graph(() => setMode("split")), b: graph(() => setMode("before")), a: graph(() => setMode("after")), x: graph(() => setMode("text")), c: graph(() => setFlag("consts")), r: graph(() => setFlag("ranges")),
+    d: graph(() => setMode("changes")), s: graph(() => setMode("split")), b: graph(() => setMode("before")), a: graph(() => setMode("after")), x: graph(() => setMode("text")), c: graph(() => setFlag("consts")), r: graph(() => setFlag("ranges")),
     f: () => state.tab === "timeline" || state.tab === "memory" ? axis.fit() : graph(fit)(), "+": graph(() => zoom(1.25)), "=": graph(() => zoom(1.25)), "-": graph(() => zoom(0.8))};
   const action = actions[e.key] || (/^[1-9]$/.test(e.key) ? () => tab(+e.key - 1) : null);
   if (action) { e.preventDefault(); action(); }
 }
 
 function showKeys() {
-  $("keys").replaceChildren(h("h2", {}, "Keys"), h("table", {}, h("tbody", {}, KEYS.map(([k, what]) => h("tr", {}, h("td", {}, h("kbd", {}, k)), h("td", {}, what))))), h("form", {method: "dialog"}, h("button", {class: "plain"}, "Close")));
+  fill($("keys"), h("h2", {}, "Keys"), h("table", {}, h("tbody", {}, KEYS.map(([k, what]) => h("tr", {}, h("td", {}, h("kbd", {}, k)), h("td", {}, what))))), h("form", {method: "dialog"}, h("button", {class: "plain"}, "Close")));
   $("keys").showModal();
 }
 

@@ -8,7 +8,7 @@ function amount(x, units, digits = 3) {
   if (x === 0) return "0 " + UNITS[units][UNITS[units].length - 1][1];
   const [size, name] = UNITS[units].find(([s]) => Math.abs(x) >= s * 0.9995) || UNITS[units][UNITS[units].length - 1];
   const v = x / size;
-  return (Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : v.toPrecision(digits).replace(/\.?0+$/, "")) + " " + name;
+  return (Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(digits))) + " " + name;
 }
 const seconds = x => amount(x, "time"), bytes = x => amount(x, "bytes"), rate = (x, unit) => amount(x, "rate") + unit;
 
@@ -136,6 +136,18 @@ class Timeline extends Chart {
     this.draw();
   }
 
+  // Time by name inside the window: [name, group, lane, seconds, count], most first.
+  totals() {
+    const sum = new Map(), {lo, hi} = this.axis;
+    for (const lane of this.lanes) for (const b of lane.bars) {
+      const d = Math.min(b.t + b.d, hi) - Math.max(b.t, lo);
+      if (d <= 0) continue;
+      const key = lane.name + " " + b.name, row = sum.get(key) || sum.set(key, [b.name, b.group, lane.name, 0, 0]).get(key);
+      row[3] += d * 1e-6; row[4]++;
+    }
+    return [...sum.values()].sort((a, b) => b[3] - a[3]);
+  }
+
   height() { return 34 + this.lanes.reduce((a, l) => a + l.rows * 22 + 14, 0); }
 
   paint() {
@@ -154,6 +166,8 @@ class Timeline extends Chart {
       c.strokeStyle = this.colour("rule"); c.beginPath(); c.moveTo(0, y - 6.5); c.lineTo(this.w, y - 6.5); c.stroke();
     }
     if (!this.lanes.length) { c.textAlign = "center"; c.fillStyle = this.colour("dim"); c.fillText("Nothing has run yet.", this.w / 2, this.h / 2); }
+    clearTimeout(this.later);
+    this.later = setTimeout(() => this.onWindow && this.onWindow(), 120);
   }
 
   paintLane(c, lane, top) {
@@ -174,7 +188,7 @@ class Timeline extends Chart {
       c.fillStyle = `hsl(${hueOf(b.name)} ${dark ? "42% 46%" : "52% 66%"})`;
       c.beginPath(); c.roundRect(x0, y, w > 3 ? w - 1 : w, 20, w > 6 ? 3 : 0); c.fill();
       if (w > 34) {
-        const text = b.name.slice(0, Math.floor((w - 8) / 6.7));
+        const text = (b.group < 0 || lane.name !== "schedule" ? b.name : shortSite(b.name)).slice(0, Math.floor((w - 8) / 6.7));
         c.fillStyle = dark ? "#fff" : "#10151c"; c.fillText(text, x0 + 5, y + 10.5);
       }
       if (w > 1) this.hit.push({x0, x1: x0 + w, y, b});

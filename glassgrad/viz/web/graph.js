@@ -35,17 +35,48 @@ class GraphView {
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
   }
 
+  // One graph of a comparison: what stays drawn once, what is new and what is gone side by side, in an order that has sources first.
+  static union(c) {
+    const alias = new Map(Object.entries(c.pairs).map(([a, b]) => [b, +a])), shown = new Set(c.after.nodes), marks = {...c.after.marks}, edges = new Map();
+    const to = id => alias.get(id) ?? id;
+    for (const id of c.after.nodes) edges.set(id, c.rows[id].src);
+    for (const id of c.before.nodes) {
+      const isGone = c.before.marks[id] === "gone";
+      if (isGone) { shown.add(id); marks[id] = "gone"; edges.set(id, c.rows[id].src.map(to)); }
+      else if (shown.has(to(id))) { const lost = c.rows[id].src.filter(s => c.before.marks[s] === "gone"); if (lost.length) edges.set(to(id), [...edges.get(to(id)), ...lost]); }
+    }
+    // depth first; an edge back to a node still open would close a circle (a pass may turn two nodes around) and is left out
+    const state = new Map(), order = [], kept = new Map();
+    for (const root of shown) {
+      const stack = [[root, 0]];
+      while (stack.length) {
+        const top = stack[stack.length - 1], [id, i] = top;
+        if (i === 0 && state.has(id)) { stack.pop(); continue; }
+        if (i === 0) { state.set(id, 1); kept.set(id, []); }
+        if (i === edges.get(id).length) { state.set(id, 2); order.push(id); stack.pop(); continue; }
+        top[1]++;
+        const s = edges.get(id)[i];
+        if (!shown.has(s)) { kept.get(id).push(s); continue; }
+        if (state.get(s) === 1) continue;
+        kept.get(id).push(s);
+        if (!state.has(s)) stack.push([s, 0]);
+      }
+    }
+    return {ids: order, marks, edges: kept, alias};
+  }
+
   // What the layout needs to know: boxes and edges of the nodes in sight.
-  static boxes(ids, rows, kinds, show) {
+  static boxes(ids, rows, kinds, show, edges) {
     const hidden = new Set(ids.filter(id => (rows[id].op === "CONST" && !show.consts) || (rows[id].op === "RANGE" && !show.ranges)));
     if (hidden.size === ids.length) hidden.clear();
     for (const id of ids) for (const s of rows[id].src) if (rows[s] && !show.consts && rows[s].op === "CONST") hidden.add(s);
+    const named = new Set([...hidden].filter(s => rows[s]));
     return ids.filter(id => !hidden.has(id)).map(id => {
-      const label = labelOf(rows[id], rows, new Set([...hidden].filter(s => rows[s])));
+      const label = labelOf(rows[id], rows, named);
       const chars = Math.max((label.op.length + (label.arg ? label.arg.length + 1 : 0)) * 1.04, label.type.length * 0.92, label.site.length * 0.86);
       const lines = 1 + (label.type ? 1 : 0) + (label.site ? 1 : 0);
       return {id, label, category: categoryOf(rows[id].op, kinds), w: Math.max(54, Math.ceil(chars * LETTER) + 2 * PAD_X), h: lines * LINE + 10,
-              src: rows[id].src.filter(s => !hidden.has(s))};
+              src: (edges ? edges.get(id) : rows[id].src).filter(s => !hidden.has(s))};
     });
   }
 
@@ -77,7 +108,7 @@ class GraphView {
     this.unfit = !w || !h;
     if (!this.width || this.unfit) return this.draw();
     const scale = Math.min((w - 40) / this.width, (h - 40) / this.height, 1.25);
-    this.scale = whole ? scale : Math.max(scale, 0.42);
+    this.scale = whole || scale > 0.3 ? scale : 0.5;
     this.x = (w - this.width * this.scale) / 2;
     this.y = this.scale > scale + 1e-6 && this.height * this.scale > h ? h - 20 - this.height * this.scale : (h - this.height * this.scale) / 2;
     if (this.width * this.scale > w) {
@@ -173,7 +204,10 @@ class GraphView {
     };
     const seen = this.edges.filter(e => e.box[2] >= view[0] && e.box[0] <= view[2] && e.box[3] >= view[1] && e.box[1] <= view[3]);
     c.strokeStyle = paint.line; c.lineWidth = Math.max(1.1, 0.7 / this.scale); c.globalAlpha = focus === null ? 0.9 : 0.35;
-    c.beginPath(); seen.forEach(trace); c.stroke();
+    const isGone = e => this.byId.get(e.from).mark === "gone" || this.byId.get(e.to).mark === "gone";
+    c.beginPath(); seen.filter(e => !isGone(e)).forEach(trace); c.stroke();
+    const lost = seen.filter(isGone);
+    if (lost.length) { c.setLineDash([5, 4]); c.strokeStyle = paint.del; c.beginPath(); lost.forEach(trace); c.stroke(); c.setLineDash([]); }
     c.globalAlpha = 1;
     if (focus === null) return;
     for (const [to, stroke] of [[true, paint.accent], [false, paint.io]]) {
