@@ -1,13 +1,13 @@
 """A progress bar: tqdm's if it is installed, else a line that is written over."""
+import importlib.util
 import sys
 import time
 
 
 def progress(items, text: str = ""):
     """Yield `items`, showing how far it is."""
-    try: from tqdm import tqdm
-    except ImportError: return _plain(items, text)
-    return tqdm(items, desc=text, mininterval=0.2)
+    if importlib.util.find_spec("tqdm") is None: return _plain(items, text)
+    return importlib.import_module("tqdm").tqdm(items, desc=text, mininterval=0.2)
 
 
 def _plain(items, text: str):

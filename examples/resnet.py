@@ -14,7 +14,11 @@ class Block:
     """Convolutions and a shortcut: two of 3x3, or 1x1, 3x3, 1x1 with four times the channels (`wide`)."""
     def __init__(self, inner: int, outer: int, stride: int, wide: bool):
         self.convolutions = 3 if wide else 2
-        shapes = [(inner, outer, 1, 1), (outer, outer, 3, stride), (outer, 4 * outer, 1, 1)] if wide else [(inner, outer, 3, stride), (outer, outer, 3, 1)]
+        shapes = (
+            [(inner, outer, 1, 1), (outer, outer, 3, stride), (outer, 4 * outer, 1, 1)]
+            if wide
+            else [(inner, outer, 3, stride), (outer, outer, 3, 1)]
+        )
         for i, (a, b, k, s) in enumerate(shapes, 1):
             setattr(self, f"conv{i}", nn.Conv2d(a, b, k, s, k // 2, bias=False))
             setattr(self, f"bn{i}", nn.BatchNorm(b))
@@ -29,11 +33,12 @@ class Block:
         return (y + x.sequential(self.downsample)).relu()
 
 
-class ResNet:
-    DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True)}
+DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True)}
 
+
+class ResNet:
     def __init__(self, depth: int = 18, classes: int = 1000):
-        counts, wide = self.DEPTHS[depth]
+        counts, wide = DEPTHS[depth]
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm(64)
         inner = 64
         for i, count in enumerate(counts):
@@ -52,7 +57,7 @@ class ResNet:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--depth", type=int, choices=list(ResNet.DEPTHS), default=18)
+    parser.add_argument("--depth", type=int, choices=list(DEPTHS), default=18)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--weights", help="a .pth or .safetensors file")

@@ -2,13 +2,48 @@
 import importlib
 
 from glassgrad.nn.layers import (
-    BatchNorm, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Dropout, Embedding, GroupNorm,
-    GRUCell, InstanceNorm, LayerNorm, LayerNorm2d, Linear, LSTMCell, RMSNorm, Sequential,
+    BatchNorm,
+    BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    Dropout,
+    Embedding,
+    GroupNorm,
+    GRUCell,
+    InstanceNorm,
+    LayerNorm,
+    LayerNorm2d,
+    Linear,
+    LSTMCell,
+    RMSNorm,
+    Sequential,
 )
 
 __all__ = [
-    "BatchNorm", "BatchNorm2d", "BatchNorm3d", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "Dropout", "Embedding", "GroupNorm",
-    "GRUCell", "InstanceNorm", "LayerNorm", "LayerNorm2d", "Linear", "LSTMCell", "RMSNorm", "Sequential", "datasets", "optim", "state",
+    "BatchNorm",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "Dropout",
+    "Embedding",
+    "GRUCell",
+    "GroupNorm",
+    "InstanceNorm",
+    "LSTMCell",
+    "LayerNorm",
+    "LayerNorm2d",
+    "Linear",
+    "RMSNorm",
+    "Sequential",
+    "datasets",
+    "optim",
+    "state",
 ]
 
 

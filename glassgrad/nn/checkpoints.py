@@ -123,7 +123,14 @@ def _builders(what: str, give: Callable[[RawTensor | Expanded], Any]) -> dict[st
 
 def _storage_key(key: Any, what: str) -> tuple[DType, str, int]:
     """(type, name, elements) of a reference ("storage", type, name, place, elements, ...)."""
-    if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[1], DType) or type(key[4]) is not int or key[4] < 0:
+    if (
+        not isinstance(key, tuple)
+        or len(key) < 5
+        or key[0] != "storage"
+        or not isinstance(key[1], DType)
+        or type(key[4]) is not int
+        or key[4] < 0
+    ):
         raise broken(what, f"its pickle refers to {str(key)[:80]}, which is no storage")
     return key[1], str(key[2]), key[4]
 
@@ -192,7 +199,8 @@ class _MappedFile(io.RawIOBase):
 
 def _read_legacy(data: ndarray, what: str, give: Callable[[RawTensor | Expanded], Any]) -> Any:
     cursor = Cursor(data, what)
-    if Machine(cursor, {}).run() != LEGACY_MAGIC: raise broken(what, "it is a pickle, but not of a checkpoint", "check that it is a checkpoint (.pth, .pt)")
+    if Machine(cursor, {}).run() != LEGACY_MAGIC:
+        raise broken(what, "it is a pickle, but not of a checkpoint", "check that it is a checkpoint (.pth, .pt)")
     if (version := Machine(cursor, {}).run()) != LEGACY_PROTOCOL: raise broken(what, f"format version {version!r} is not known")
     machine = Machine(cursor, {}).run()
     swapped = isinstance(machine, dict) and machine.get("little_endian") is False
@@ -215,12 +223,13 @@ def _read_legacy(data: ndarray, what: str, give: Callable[[RawTensor | Expanded]
         storages[name] = data[at:at + nbytes]
 
     def load(key: Any) -> Storage:
-        dtype, name, count = _storage_key(key, what)
+        dtype, name, _ = _storage_key(key, what)
         if name not in storages: raise broken(what, f"storage {name} is missing")
         part = storages[name]
         view = key[5] if len(key) > 5 else None
         if view is not None:
-            if not isinstance(view, tuple) or len(view) != 3 or any(type(x) is not int or x < 0 for x in view[1:]): raise broken(what, "a view of a storage is malformed")
+            if not isinstance(view, tuple) or len(view) != 3 or any(type(x) is not int or x < 0 for x in view[1:]):
+                raise broken(what, "a view of a storage is malformed")
             part = part[view[1] * dtype.itemsize:(view[1] + view[2]) * dtype.itemsize]
         return Storage(part, dtype, swapped)
 

@@ -54,14 +54,19 @@ DOWNLOADS: dict[str, tuple[Download, ...]] = {
         Download(MNIST_URL + IDX_FILES[0] + ".gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
         Download(MNIST_URL + IDX_FILES[1] + ".gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
         Download(MNIST_URL + IDX_FILES[2] + ".gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-        Download(MNIST_URL + IDX_FILES[3] + ".gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6")),
+        Download(MNIST_URL + IDX_FILES[3] + ".gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+    ),
     "fashion-mnist": (
         Download(FASHION_URL + IDX_FILES[0] + ".gz", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
         Download(FASHION_URL + IDX_FILES[1] + ".gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
         Download(FASHION_URL + IDX_FILES[2] + ".gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
-        Download(FASHION_URL + IDX_FILES[3] + ".gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5")),
+        Download(FASHION_URL + IDX_FILES[3] + ".gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    ),
     "cifar-10": (
-        Download("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),),
+        Download(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+        ),
+    ),
 }
 
 
@@ -113,7 +118,8 @@ def read_idx(path: Path) -> ndarray:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             head = file.read(4)
-            if len(head) < 4 or head[:2] != b"\0\0" or head[2] != IDX_UBYTE or not 1 <= head[3] <= 4: raise broken(what, f"it starts with {head!r}: no idx file of bytes")
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] != IDX_UBYTE or not 1 <= head[3] <= 4:
+                raise broken(what, f"it starts with {head!r}: no idx file of bytes")
             sizes = np.frombuffer(file.read(4 * head[3]), ">u4").tolist()
             count = math.prod(sizes)
             if len(sizes) != head[3] or count > MAX_IDX_BYTES: raise broken(what, f"sizes {sizes} cannot be")
@@ -163,7 +169,8 @@ def _cifar_arrays(read: Callable[[str], bytes], what: str) -> list[ndarray]:
     parts = []
     for name in (*CIFAR_TRAIN, "test_batch.bin"):
         data = np.frombuffer(read(name), np.uint8)
-        if len(data) == 0 or len(data) % (1 + CIFAR_PIXELS): raise broken(f"reading {name} of {what}", f"{len(data)} bytes are not made of rows of {1 + CIFAR_PIXELS}")
+        if len(data) == 0 or len(data) % (1 + CIFAR_PIXELS):
+            raise broken(f"reading {name} of {what}", f"{len(data)} bytes are not made of rows of {1 + CIFAR_PIXELS}")
         parts.append(data.reshape(-1, 1 + CIFAR_PIXELS))
     train, test = np.concatenate(parts[:-1]), parts[-1]
     return _checked([x for rows in (train, test) for x in (rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0])], what)
@@ -185,7 +192,9 @@ def _checked(arrays: list[ndarray], what: str) -> list[ndarray]:
     images = [x.reshape(len(x), 1, *x.shape[1:]) if x.ndim == 3 else x for x in arrays[::2]]
     for x, y in zip(images, arrays[1::2], strict=True):
         if x.ndim != 4 or y.shape != x.shape[:1] or (y > 9).any():
-            raise broken(f"data set in {what}", f"images {x.shape} and labels {y.shape} with values up to {y.max(initial=0)} do not fit together")
+            raise broken(
+                f"data set in {what}", f"images {x.shape} and labels {y.shape} with values up to {y.max(initial=0)} do not fit together"
+            )
     return [images[0], arrays[1], images[1], arrays[3]]
 
 
@@ -222,7 +231,10 @@ def _fetch_file(url: str, sha256: str, path: Path) -> None:
             while chunk := answer.read(1 << 20):
                 digest.update(chunk)
                 file.write(chunk)
-        if digest.hexdigest() != sha256: raise broken(f"download of {url}", f"its SHA-256 is {digest.hexdigest()}, it should be {sha256}", "again later, or get the file yourself")
+        if digest.hexdigest() != sha256:
+            raise broken(
+                f"download of {url}", f"its SHA-256 is {digest.hexdigest()}, it should be {sha256}", "again later, or get the file yourself"
+            )
         os.replace(draft, path)
     except OSError as error: raise broken(f"download of {url}", str(error), f"put the file into {path.parent} yourself") from None
     finally: draft.unlink(missing_ok=True)

@@ -54,7 +54,7 @@ def source_name(source: Source) -> str:
 
 class Cursor:
     """A place in mapped bytes; whatever it hands out lies inside them."""
-    __slots__ = ("data", "pos", "what", "view")
+    __slots__ = ("data", "pos", "view", "what")
 
     def __init__(self, data: ndarray, what: str, pos: int = 0) -> None:
         self.data, self.what, self.pos, self.view = data, what, pos, memoryview(data)

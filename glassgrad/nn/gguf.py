@@ -5,6 +5,7 @@ source:  the format's page in the ggml repository, docs/gguf.md
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import os
 import re
@@ -61,7 +62,10 @@ def read_gguf(source: Source) -> tuple[dict[str, Any], dict[str, Packed]]:
     if not isinstance(count, int) or count < 2 or not isinstance(source, (str, os.PathLike)): return metadata, tensors
     path = Path(source)
     named = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})\.gguf", path.name)
-    if named is None or int(named[2]) != count: raise broken(f"gguf_load of {path}", f"it is one part of {count} and is not named NAME-00001-of-{count:05d}.gguf", "keep the parts' names")
+    if named is None or int(named[2]) != count:
+        raise broken(
+            f"gguf_load of {path}", f"it is one part of {count} and is not named NAME-00001-of-{count:05d}.gguf", "keep the parts' names"
+        )
     metadata = {}
     tensors = {}
     for i in range(1, count + 1):
@@ -87,7 +91,8 @@ def _read_part(source: Source) -> tuple[dict[str, Any], dict[str, Packed]]:
             key = _string(cursor)
             if key in metadata: raise broken(what, f"key {key!r} stands there twice")
             metadata[key] = _value(cursor, cursor.unpack("I"))
-        if tensor_count * SMALLEST_TENSOR_BYTES > cursor.left: raise broken(what, f"{tensor_count} tensors do not fit into the {cursor.left} bytes left")
+        if tensor_count * SMALLEST_TENSOR_BYTES > cursor.left:
+            raise broken(what, f"{tensor_count} tensors do not fit into the {cursor.left} bytes left")
         heads = [_head(cursor) for _ in range(tensor_count)]
     except UnicodeDecodeError as error: raise broken(what, f"text at byte {cursor.pos} is no UTF-8: {error.reason}") from None
     align = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
@@ -109,7 +114,7 @@ def _place(cursor: Cursor, heads: list[tuple[str, tuple[int, ...], Quant, int]],
         tensors[name] = Packed(cursor.data[start + offset:start + offset + nbytes], shape, quant)
         if nbytes: spans.append((offset, offset + nbytes, name))
     spans.sort()
-    for (_, end, name), (begin, _, other) in zip(spans, spans[1:], strict=False):
+    for (_, end, name), (begin, _, other) in itertools.pairwise(spans):
         if begin < end: raise broken(cursor.what, f"tensors {name!r} and {other!r} overlap")
     return tensors
 
@@ -122,8 +127,10 @@ def _head(cursor: Cursor) -> tuple[str, tuple[int, ...], Quant, int]:
     shape = tuple([cursor.unpack("Q") for _ in range(ndim)][::-1])  # the file names the fastest axis first
     kind, offset = cursor.unpack("I"), cursor.unpack("Q")
     quant = TYPES.get(kind)
-    if quant is None: raise broken(where, f"element type {kind} is not known", f"convert it to one of {', '.join(t.name for t in TYPES.values())}")
-    if (shape[-1] if shape else 1) % quant.numbers: raise broken(where, f"its rows of {shape[-1] if shape else 1} are not made of blocks of {quant.numbers}")
+    if quant is None:
+        raise broken(where, f"element type {kind} is not known", f"convert it to one of {', '.join(t.name for t in TYPES.values())}")
+    if (shape[-1] if shape else 1) % quant.numbers:
+        raise broken(where, f"its rows of {shape[-1] if shape else 1} are not made of blocks of {quant.numbers}")
     return name, shape, quant, offset
 
 

@@ -6,7 +6,7 @@ What a layer learns has requires_grad=True; what it only keeps (running statisti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from glassgrad.tensor.tensor import Tensor
 from glassgrad.uop.dtype import dtypes
@@ -97,7 +97,10 @@ class BatchNorm:
     shapes:  x (N, num_features, ...) -> the same; weight, bias, running_mean, running_var (num_features,)
     source:  torch.nn.BatchNorm2d
     """
-    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True, track_running_stats: bool = True, momentum: float = 0.1) -> None:
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, affine: bool = True, track_running_stats: bool = True, momentum: float = 0.1
+    ) -> None:
         self.eps, self.track_running_stats, self.momentum = eps, track_running_stats, momentum
         self.weight, self.bias = (_ones(num_features), _zeros(num_features)) if affine else (None, None)
         if track_running_stats:
@@ -138,7 +141,9 @@ class LayerNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         if tuple(x.shape[-len(self.axis):]) != self.normalized_shape:
-            raise ShapeError(f"LayerNorm({self.normalized_shape}) of x {tuple(x.shape)}\n  the last axes of x must be {self.normalized_shape}")
+            raise ShapeError(
+                f"LayerNorm({self.normalized_shape}) of x {tuple(x.shape)}\n  the last axes of x must be {self.normalized_shape}"
+            )
         y = x.layernorm(self.axis, self.eps)
         return y if self.weight is None else y * self.weight + self.bias
 
@@ -155,7 +160,8 @@ class GroupNorm:
     source:  torch.nn.GroupNorm
     """
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
-        if num_channels % num_groups: raise UsageError(f"GroupNorm: {num_groups} groups of {num_channels} channels\n  groups must divide channels")
+        if num_channels % num_groups:
+            raise UsageError(f"GroupNorm: {num_groups} groups of {num_channels} channels\n  groups must divide channels")
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight, self.bias = (_ones(num_channels), _zeros(num_channels)) if affine else (None, None)
 
@@ -272,6 +278,7 @@ def _same(kernel: tuple[int, ...], dilation: Sizes, stride: Sizes, word: str) ->
     """Padding before and after each axis, last axis first, that keeps the sizes."""
     if word == "valid": return 0
     if word != "same": raise UsageError(f"convolution with padding={word!r}\n  try: an int, a tuple, 'same' or 'valid'")
-    if any(s != 1 for s in _sizes(stride, 1)): raise UsageError(f"convolution with padding='same' and stride {stride}\n  'same' needs stride 1")
+    if any(s != 1 for s in _sizes(stride, 1)):
+        raise UsageError(f"convolution with padding='same' and stride {stride}\n  'same' needs stride 1")
     spread = [d * (k - 1) for d, k in zip(_sizes(dilation, len(kernel)), kernel, strict=True)]
     return [p for s in reversed(spread) for p in (s // 2, s - s // 2)]

@@ -14,7 +14,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from glassgrad.nn.schedules import (  # noqa: F401  (the schedules are reached as nn.optim.StepLR ...)
-    CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, Schedule, StepLR, WarmupLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    Schedule,
+    StepLR,
+    WarmupLR,
 )
 from glassgrad.tensor.tensor import Tensor
 from glassgrad.uop.dtype import dtypes
@@ -35,7 +44,8 @@ class Optimizer:
             if x.requires_grad is None: x.requires_grad = True
         self.params = [x for x in params if x.requires_grad]
         self.buffers = [x for x in params if not x.requires_grad]
-        if not self.params: raise UsageError(f"{type(self).__name__} of {len(params)} tensors\n  none has requires_grad=True\n  try: get_parameters(model)")
+        if not self.params:
+            raise UsageError(f"{type(self).__name__} of {len(params)} tensors\n  none has requires_grad=True\n  try: get_parameters(model)")
         self.initial_lr = float(lr.item()) if isinstance(lr, Tensor) else float(lr)
         self.lr = lr if isinstance(lr, Tensor) else Tensor(np.array([lr], np.float32), device=self.params[0].device)
 
@@ -54,7 +64,9 @@ class Optimizer:
         """As `step`, but lazy: what it returns is still to be realized. Weights without gradient stay as they are."""
         used = [i for i, x in enumerate(self.params) if x.grad is not None]
         if not used:
-            raise UsageError(f"{type(self).__name__}.step\n  none of its {len(self.params)} weights has a gradient\n  try: loss.backward() before")
+            raise UsageError(
+                f"{type(self).__name__}.step\n  none of its {len(self.params)} weights has a gradient\n  try: loss.backward() before"
+            )
         lr = self.lr.reshape(())
         changed = self.begin_step()
         for i in used:
@@ -195,12 +207,30 @@ class Muon(Optimizer):
     errors:  UsageError if a weight has fewer than two axes: give those to AdamW in an OptimizerGroup
     source:  Keller Jordan 2024; torch.optim.Muon
     """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.02, momentum: float = 0.95, weight_decay: float = 0.1, ns_steps: int = 5,
-                 ns_coefficients: tuple[float, float, float] = NEWTON_SCHULZ, nesterov: bool = True) -> None:
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        lr: float | Tensor = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        ns_steps: int = 5,
+        ns_coefficients: tuple[float, float, float] = NEWTON_SCHULZ,
+        nesterov: bool = True,
+    ) -> None:
         super().__init__(params, lr)
         flat = [tuple(x.shape) for x in self.params if x.ndim < 2]
-        if flat: raise UsageError(f"Muon of weights of shape {flat[0]}\n  it is for matrices\n  try: OptimizerGroup(Muon(matrices), AdamW(others))")
-        self.momentum, self.weight_decay, self.ns_steps, self.ns_coefficients, self.nesterov = momentum, weight_decay, ns_steps, ns_coefficients, nesterov
+        if flat:
+            raise UsageError(
+                f"Muon of weights of shape {flat[0]}\n  it is for matrices\n  try: OptimizerGroup(Muon(matrices), AdamW(others))"
+            )
+        self.momentum, self.weight_decay, self.ns_steps, self.ns_coefficients, self.nesterov = (
+            momentum,
+            weight_decay,
+            ns_steps,
+            ns_coefficients,
+            nesterov,
+        )
         self.b = self.zeros()
 
     def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:

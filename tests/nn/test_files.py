@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import pickle
 import struct
@@ -129,10 +130,26 @@ torch = pytest.importorskip("torch", reason="torch is absent")
 
 def checkpoint():
     base = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
-    state = collections.OrderedDict(weight=base, flipped=base.transpose(0, 2), part=base[1, 1:], scalar=torch.tensor(5), none=torch.zeros(0, 2),
-                                    half=torch.ones(3, dtype=torch.float16), flag=torch.tensor([True, False]))
-    return {"model": state, "parameter": torch.nn.Parameter(torch.ones(2)), "epoch": 3, "lr": 1e-3, "names": ["a", ("b", None)],
-            "brain": torch.tensor([1.0, 2.0], dtype=torch.bfloat16), "repeated": torch.ones(1, 2).expand(3, 2), "text": b"\xff", "big": 1 << 70}
+    state = collections.OrderedDict(
+        weight=base,
+        flipped=base.transpose(0, 2),
+        part=base[1, 1:],
+        scalar=torch.tensor(5),
+        none=torch.zeros(0, 2),
+        half=torch.ones(3, dtype=torch.float16),
+        flag=torch.tensor([True, False]),
+    )
+    return {
+        "model": state,
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "epoch": 3,
+        "lr": 1e-3,
+        "names": ["a", ("b", None)],
+        "brain": torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
+        "repeated": torch.ones(1, 2).expand(3, 2),
+        "text": b"\xff",
+        "big": 1 << 70,
+    }
 
 
 def as_arrays(x):
@@ -193,8 +210,35 @@ def run(data: bytes):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("value", [None, True, 0, 255, 65536, -1, -(1 << 40), 1 << 3000, 2.5, float("inf"), "", "text", "é\n\\\U0001F600", "x" * 300,
-                                   [], [1, [2]], (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), {}, {"a": {1: (2, 3)}}], ids=lambda v: repr(v)[:12])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        0,
+        255,
+        65536,
+        -1,
+        -(1 << 40),
+        1 << 3000,
+        2.5,
+        float("inf"),
+        "",
+        "text",
+        "é\n\\\U0001f600",
+        "x" * 300,
+        [],
+        [1, [2]],
+        (),
+        (1,),
+        (1, 2),
+        (1, 2, 3),
+        (1, 2, 3, 4),
+        {},
+        {"a": {1: (2, 3)}},
+    ],
+    ids=lambda v: repr(v)[:12],
+)
 def test_plain_pickles(protocol, value):
     assert run(pickle.dumps(value, protocol=protocol)) == value
 
@@ -205,13 +249,33 @@ def test_byte_pickles(protocol, value):
     assert run(pickle.dumps(value, protocol=protocol)) == value
 
 
-@pytest.mark.parametrize("blob, why", [
-    (b".", "empty stack"), (b"", "ends too early"), (b"N", "ends too early"), (b"0.", "empty stack"), (b"t.", "mark is missing"), (b"h\x05.", "KeyError"),
-    (b"\x92.", "opcode"), (b"X\xff\xff\xff\xff", "ends too early"), (b"\x8d" + b"\xff" * 8, "ends too early"), (b"N(Na.", "appends|malformed|empty"),
-    (b"]Ns.", "empty stack|sets items"), (b"NNR.", "it calls"), (b"N)b.", "sets the state"), (b"cos\nsystem\n", "asks for os.system"),
-    (b"\x8c\x02os\x8c\x06system\x93.", "asks for os.system"), (b"Q.", "empty stack"), (b"NQ.", "data outside"), (b"}" + b")" + b"\x85" * 9 + b"Ns.", "as a key"),
-    (b"c" + b"a" * 70000, "does not end"), (b"I1e5\n.", "malformed"), (b"X\x01\x00\x00\x00\xff.", "malformed"), (b"(.", "empty stack"),
-])
+@pytest.mark.parametrize(
+    "blob, why",
+    [
+        (b".", "empty stack"),
+        (b"", "ends too early"),
+        (b"N", "ends too early"),
+        (b"0.", "empty stack"),
+        (b"t.", "mark is missing"),
+        (b"h\x05.", "KeyError"),
+        (b"\x92.", "opcode"),
+        (b"X\xff\xff\xff\xff", "ends too early"),
+        (b"\x8d" + b"\xff" * 8, "ends too early"),
+        (b"N(Na.", "appends|malformed|empty"),
+        (b"]Ns.", "empty stack|sets items"),
+        (b"NNR.", "it calls"),
+        (b"N)b.", "sets the state"),
+        (b"cos\nsystem\n", "asks for os.system"),
+        (b"\x8c\x02os\x8c\x06system\x93.", "asks for os.system"),
+        (b"Q.", "empty stack"),
+        (b"NQ.", "data outside"),
+        (b"}" + b")" + b"\x85" * 9 + b"Ns.", "as a key"),
+        (b"c" + b"a" * 70000, "does not end"),
+        (b"I1e5\n.", "malformed"),
+        (b"X\x01\x00\x00\x00\xff.", "malformed"),
+        (b"(.", "empty stack"),
+    ],
+)
 def test_broken_pickles(blob, why):
     with pytest.raises(FileError, match=why): run(blob)
 
@@ -255,18 +319,32 @@ def test_gguf_metadata_and_tensors():
     np.testing.assert_array_equal(tensors["w"].data.view(np.float32), numbers)
 
 
-@pytest.mark.parametrize("blob, why", [
-    (b"GGUX" + bytes(20), "not b'GGUF'"), (b"GGUF", "ends too early"), (gguf_bytes(version=1), "version 1 is not known"),
-    (gguf_bytes(version=3 << 24), "big endian"), (gguf_bytes(tensor_count=1 << 60), "do not fit"),
-    (gguf_bytes(pairs=[("a", 0, b"\x01")] * 2), "twice"), (gguf_bytes(pairs=[("a", 99, b"")]), "type 99"),
-    (gguf_bytes(pairs=[("a", 8, struct.pack("<Q", 1 << 62))]), "ends too early"), (gguf_bytes(pairs=[("a", 8, struct.pack("<Q", 1) + b"\xff")]), "UTF-8"),
-    (gguf_bytes(pairs=[("a", 9, struct.pack("<IQ", 0, 1 << 62))]), "ends too early"), (gguf_bytes(pairs=[("a", 9, struct.pack("<IQ", 8, 1 << 62))]), "do(es)? not fit"),
-    (gguf_bytes(pairs=[("a", 9, struct.pack("<IQ", 9, 1) * 9)]), "deep"), (gguf_bytes(pairs=[("general.alignment", 4, struct.pack("<I", 0))]), "power of two"),
-    (gguf_bytes([("w", (4,), 0, 0)]), "reaches to byte"), (gguf_bytes([("w", (4,), 77, 0)], data=bytes(64)), "element type 77"),
-    (gguf_bytes([("w", (31,), 2, 0)], data=bytes(64)), "blocks of 32"), (gguf_bytes([("w", (4,), 0, 3)], data=bytes(64)), "no multiple"),
-    (gguf_bytes([("w", (1,) * 40, 0, 0)], data=bytes(64)), "40 axes"), (gguf_bytes([("w", (1 << 63, 1 << 63), 0, 0)], data=bytes(64)), "reaches"),
-    (gguf_bytes([("w", (4,), 0, 0)] * 2, data=bytes(64)), "twice"), (gguf_bytes([("w", (16,), 0, 0), ("v", (4,), 0, 32)], data=bytes(64)), "overlap"),
-])
+@pytest.mark.parametrize(
+    "blob, why",
+    [
+        (b"GGUX" + bytes(20), "not b'GGUF'"),
+        (b"GGUF", "ends too early"),
+        (gguf_bytes(version=1), "version 1 is not known"),
+        (gguf_bytes(version=3 << 24), "big endian"),
+        (gguf_bytes(tensor_count=1 << 60), "do not fit"),
+        (gguf_bytes(pairs=[("a", 0, b"\x01")] * 2), "twice"),
+        (gguf_bytes(pairs=[("a", 99, b"")]), "type 99"),
+        (gguf_bytes(pairs=[("a", 8, struct.pack("<Q", 1 << 62))]), "ends too early"),
+        (gguf_bytes(pairs=[("a", 8, struct.pack("<Q", 1) + b"\xff")]), "UTF-8"),
+        (gguf_bytes(pairs=[("a", 9, struct.pack("<IQ", 0, 1 << 62))]), "ends too early"),
+        (gguf_bytes(pairs=[("a", 9, struct.pack("<IQ", 8, 1 << 62))]), "do(es)? not fit"),
+        (gguf_bytes(pairs=[("a", 9, struct.pack("<IQ", 9, 1) * 9)]), "deep"),
+        (gguf_bytes(pairs=[("general.alignment", 4, struct.pack("<I", 0))]), "power of two"),
+        (gguf_bytes([("w", (4,), 0, 0)]), "reaches to byte"),
+        (gguf_bytes([("w", (4,), 77, 0)], data=bytes(64)), "element type 77"),
+        (gguf_bytes([("w", (31,), 2, 0)], data=bytes(64)), "blocks of 32"),
+        (gguf_bytes([("w", (4,), 0, 3)], data=bytes(64)), "no multiple"),
+        (gguf_bytes([("w", (1,) * 40, 0, 0)], data=bytes(64)), "40 axes"),
+        (gguf_bytes([("w", (1 << 63, 1 << 63), 0, 0)], data=bytes(64)), "reaches"),
+        (gguf_bytes([("w", (4,), 0, 0)] * 2, data=bytes(64)), "twice"),
+        (gguf_bytes([("w", (16,), 0, 0), ("v", (4,), 0, 32)], data=bytes(64)), "overlap"),
+    ],
+)
 def test_broken_gguf(blob, why):
     with pytest.raises(FileError, match=why) as error: read_gguf(blob)
     assert "try:" in str(error.value)
@@ -292,7 +370,8 @@ def test_unpacking_equals_the_gguf_package(quant):
 
 def test_block_sizes_equal_the_gguf_package():
     gguf = pytest.importorskip("gguf", reason="the gguf package is absent")
-    for kind, quant in TYPES.items(): assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)] == (quant.numbers, quant.nbytes), quant.name
+    for kind, quant in TYPES.items():
+        assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)] == (quant.numbers, quant.nbytes), quant.name
 
 
 @pytest.mark.skipif(not (DATA / "stories260K.gguf").exists(), reason="the model is not here")
@@ -313,7 +392,9 @@ def samples(tmp_path):
     torch.save(small, tmp_path / "new.pt")
     torch.save(small, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     write_safetensors(some_tensors(), tmp_path / "x.safetensors")
-    blob = gguf_bytes([("w", (32,), 2, 0), ("v", (3,), 0, 32)], [("a", 9, struct.pack("<IQ", 8, 1) + gguf_text("b"))], data=bytes(range(44)))
+    blob = gguf_bytes(
+        [("w", (32,), 2, 0), ("v", (3,), 0, 32)], [("a", 9, struct.pack("<IQ", 8, 1) + gguf_text("b"))], data=bytes(range(44))
+    )
     read = lambda data: read_checkpoint(data, lambda raw: np.array(raw.data))
     return {"new": ((tmp_path / "new.pt").read_bytes(), read), "old": ((tmp_path / "old.pt").read_bytes(), read), "gguf": (blob, read_gguf),
             "safetensors": ((tmp_path / "x.safetensors").read_bytes(), read_safetensors)}
@@ -334,5 +415,4 @@ def test_random_damage_reads_or_is_a_file_error(tmp_path, which):
     for _ in range(400):
         damaged = bytearray(blob)
         for at in rng.integers(0, len(blob), rng.integers(1, 4)): damaged[at] = rng.integers(0, 256)
-        try: read(bytes(damaged))
-        except FileError: pass
+        with contextlib.suppress(FileError): read(bytes(damaged))

@@ -50,20 +50,38 @@ LAYERS = [
     ("Conv1d", lambda: nn.Conv1d(2, 3, 3, padding=1), lambda: torch.nn.Conv1d(2, 3, 3, padding=1), (2, 2, 7)),
     ("Conv2d", lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1), lambda: torch.nn.Conv2d(2, 4, 3, stride=2, padding=1), (2, 2, 7, 6)),
     ("Conv2d oblong", lambda: nn.Conv2d(2, 4, (3, 1), padding=(1, 2)), lambda: torch.nn.Conv2d(2, 4, (3, 1), padding=(1, 2)), (1, 2, 5, 4)),
-    ("Conv2d groups", lambda: nn.Conv2d(4, 4, 3, groups=2, dilation=2), lambda: torch.nn.Conv2d(4, 4, 3, groups=2, dilation=2), (1, 4, 7, 7)),
+    (
+        "Conv2d groups",
+        lambda: nn.Conv2d(4, 4, 3, groups=2, dilation=2),
+        lambda: torch.nn.Conv2d(4, 4, 3, groups=2, dilation=2),
+        (1, 4, 7, 7),
+    ),
     ("Conv2d same", lambda: nn.Conv2d(2, 2, (3, 4), padding="same"), lambda: torch.nn.Conv2d(2, 2, (3, 4), padding="same"), (1, 2, 6, 5)),
-    ("ConvTranspose2d", lambda: nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1),
-     lambda: torch.nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1), (2, 3, 4, 5)),
+    (
+        "ConvTranspose2d",
+        lambda: nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1),
+        lambda: torch.nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1),
+        (2, 3, 4, 5),
+    ),
     ("ConvTranspose1d", lambda: nn.ConvTranspose1d(3, 2, 4, stride=2), lambda: torch.nn.ConvTranspose1d(3, 2, 4, stride=2), (2, 3, 5)),
-    ("ConvTranspose2d groups", lambda: nn.ConvTranspose2d(4, 6, 2, groups=2), lambda: torch.nn.ConvTranspose2d(4, 6, 2, groups=2), (1, 4, 3, 3)),
+    (
+        "ConvTranspose2d groups",
+        lambda: nn.ConvTranspose2d(4, 6, 2, groups=2),
+        lambda: torch.nn.ConvTranspose2d(4, 6, 2, groups=2),
+        (1, 4, 3, 3),
+    ),
     ("BatchNorm", lambda: nn.BatchNorm(3), lambda: torch.nn.BatchNorm2d(3), (4, 3, 2, 5)),
     ("LayerNorm", lambda: nn.LayerNorm(6), lambda: torch.nn.LayerNorm(6), (2, 3, 6)),
     ("LayerNorm of two axes", lambda: nn.LayerNorm((3, 6), eps=1e-3), lambda: torch.nn.LayerNorm((3, 6), eps=1e-3), (2, 3, 6)),
     ("GroupNorm", lambda: nn.GroupNorm(2, 4), lambda: torch.nn.GroupNorm(2, 4), (2, 4, 3, 3)),
     ("InstanceNorm", lambda: nn.InstanceNorm(4), lambda: torch.nn.InstanceNorm2d(4, affine=True), (2, 4, 3, 3)),
     ("RMSNorm", lambda: nn.RMSNorm(6, eps=1e-5), lambda: torch.nn.RMSNorm(6, eps=1e-5), (2, 3, 6)),
-    ("Sequential", lambda: nn.Sequential([nn.Linear(4, 5), Tensor.relu, nn.Linear(5, 2)]),
-     lambda: torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)), (3, 4)),
+    (
+        "Sequential",
+        lambda: nn.Sequential([nn.Linear(4, 5), Tensor.relu, nn.Linear(5, 2)]),
+        lambda: torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)),
+        (3, 4),
+    ),
 ]
 
 
@@ -135,9 +153,11 @@ def test_dropout():
     assert set(np.unique(y.round(4))) == {0.0, np.float32(1 / 0.75).round(4)} and 0.15 < (y == 0).mean() < 0.35
 
 
-@pytest.mark.parametrize("ours, theirs", [row[1:3] for row in LAYERS if "Norm" not in row[0]], ids=[row[0] for row in LAYERS if "Norm" not in row[0]])
+@pytest.mark.parametrize(
+    "ours, theirs", [row[1:3] for row in LAYERS if "Norm" not in row[0]], ids=[row[0] for row in LAYERS if "Norm" not in row[0]]
+)
 def test_weights_start_within_the_bound_of_torch(ours, theirs):
-    for name, x in get_state_dict(ours()).items():
+    for name in get_state_dict(ours()):
         values = np.concatenate([get_state_dict(ours())[name].numpy().ravel() for _ in range(20)])
         reference = np.concatenate([theirs().state_dict()[name].numpy().ravel() for _ in range(60)])
         assert 0.6 < values.std() / reference.std() < 1.6 and np.abs(values).max() <= np.abs(reference).max() * 1.4, name

@@ -46,7 +46,8 @@ def paths(make_ours, make_theirs, weights=slice(None), rtol=2e-5, atol=2e-6):
             optimizer.zero_grad()
             net.loss().backward()
             optimizer.step()
-        for x, y in zip(mine.weights, other.weights, strict=True): np.testing.assert_allclose(x.numpy(), y.detach().numpy(), rtol=rtol, atol=atol)
+        for x, y in zip(mine.weights, other.weights, strict=True):
+            np.testing.assert_allclose(x.numpy(), y.detach().numpy(), rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1},
@@ -71,7 +72,9 @@ def test_adamw():
 
 def test_muon():
     if not hasattr(torch.optim, "Muon"): pytest.skip("this torch has no Muon")
-    paths(lambda w: optim.Muon(w, lr=0.02), lambda w: torch.optim.Muon(w, lr=0.02), slice(None, None, 2), rtol=0.05, atol=2e-3)  # torch's is in bfloat16
+    paths(
+        lambda w: optim.Muon(w, lr=0.02), lambda w: torch.optim.Muon(w, lr=0.02), slice(None, None, 2), rtol=0.05, atol=2e-3
+    )  # torch's is in bfloat16
 
 
 def test_orthogonalize():
@@ -161,7 +164,8 @@ def test_clip_grad_norm(kind, max_norm):
     a = optim.clip_grad_norm_(mine.weights, max_norm, kind)
     b = torch.nn.utils.clip_grad_norm_(other.weights, max_norm, kind)
     np.testing.assert_allclose(a.item(), b.item(), rtol=1e-5)
-    for x, y in zip(mine.weights, other.weights, strict=True): np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-4, atol=1e-7)
+    for x, y in zip(mine.weights, other.weights, strict=True):
+        np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-4, atol=1e-7)
 
 
 def test_clip_grad_value():
@@ -170,13 +174,18 @@ def test_clip_grad_value():
     other.loss().backward()
     optim.clip_grad_value_(mine.weights, 0.05)
     torch.nn.utils.clip_grad_value_(other.weights, 0.05)
-    for x, y in zip(mine.weights, other.weights, strict=True): np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-4, atol=1e-7)
+    for x, y in zip(mine.weights, other.weights, strict=True):
+        np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-4, atol=1e-7)
 
 
 SCHEDULES = [
-    ("StepLR", {"step_size": 3, "gamma": 0.5}), ("MultiStepLR", {"milestones": [2, 5, 6], "gamma": 0.1}), ("ExponentialLR", {"gamma": 0.9}),
-    ("LinearLR", {"start_factor": 0.2, "total_iters": 4}), ("CosineAnnealingLR", {"T_max": 8, "eta_min": 0.01}),
-    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 12}), ("OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "pct_start": 0.4, "anneal_strategy": "linear"}),
+    ("StepLR", {"step_size": 3, "gamma": 0.5}),
+    ("MultiStepLR", {"milestones": [2, 5, 6], "gamma": 0.1}),
+    ("ExponentialLR", {"gamma": 0.9}),
+    ("LinearLR", {"start_factor": 0.2, "total_iters": 4}),
+    ("CosineAnnealingLR", {"T_max": 8, "eta_min": 0.01}),
+    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 12}),
+    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "pct_start": 0.4, "anneal_strategy": "linear"}),
 ]
 
 

@@ -9,7 +9,14 @@ import pytest
 from glassgrad import nn
 from glassgrad.nn import quants
 from glassgrad.nn.state import (
-    get_parameters, get_state_dict, gguf_load, load_state_dict, safe_load, safe_load_metadata, safe_save, torch_load,
+    get_parameters,
+    get_state_dict,
+    gguf_load,
+    load_state_dict,
+    safe_load,
+    safe_load_metadata,
+    safe_save,
+    torch_load,
 )
 from glassgrad.tensor.tensor import Tensor
 from glassgrad.uop.dtype import dtypes
@@ -52,7 +59,7 @@ def test_load_keeps_the_models_type():
 def test_load_errors_change_nothing():
     a, state = Model(), get_state_dict(Model())
     before = values(a)
-    with pytest.raises(UsageError, match="the model also has: first.bias(.|\n)*the model has no: extra"):
+    with pytest.raises(UsageError, match=r"the model also has: first.bias(.|\n)*the model has no: extra"):
         load_state_dict(a, {**{name: x for name, x in state.items() if name != "first.bias"}, "extra": state["pair.0"]})
     with pytest.raises(ShapeError, match=r"'rest.1.last.weight'\n.* \(1, 3\), the given one \(1, 4\)"):
         load_state_dict(a, {**state, "rest.1.last.weight": Tensor(np.ones((1, 4), np.float32))})
@@ -97,7 +104,12 @@ def test_optimizer_state_can_be_saved(tmp_path):
 
 def test_torch_load(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is absent")
-    saved = {"w": torch.arange(6.0).reshape(2, 3).T, "brain": torch.tensor([1.5], dtype=torch.bfloat16), "rep": torch.ones(1, 2).expand(3, 2), "n": 3}
+    saved = {
+        "w": torch.arange(6.0).reshape(2, 3).T,
+        "brain": torch.tensor([1.5], dtype=torch.bfloat16),
+        "rep": torch.ones(1, 2).expand(3, 2),
+        "n": 3,
+    }
     torch.save(saved, tmp_path / "x.pt")
     found = torch_load(tmp_path / "x.pt")
     assert found["n"] == 3 and found["brain"].dtype is dtypes.bfloat16
