@@ -23,11 +23,14 @@ from glassgrad.target.program import Program
 from glassgrad.target.target import Target
 from glassgrad.uop.errors import CompilerBug, DeviceError
 
+X86_64_V3 = {"+avx", "+avx2", "+bmi", "+bmi2", "+cx16", "+f16c", "+fma", "+lzcnt", "+movbe", "+popcnt", "+sahf", "+sse3", "+sse4.1",
+             "+sse4.2", "+ssse3", "+xsave"}
 HUGE_PAGE_BYTES = 2 << 20
 MADV_HUGEPAGE = 14
-# No loop passes: the code generator's own strength reduction sees to the addresses, and tiles, vectors and unrolled copies are the
-# compiler's work already. LLVM's O1 gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much.
-PASSES = ("sroa", "instruction_combine", "simplify_cfg")
+# No more: the code generator's own strength reduction sees to the addresses, and tiles, vectors and unrolled copies are the compiler's
+# work already. LLVM's O1 gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much; instruction_combine
+# undoes our MAX (vmaxps + vblendvps becomes vcmpltps + vorps + vblendvps: test_max_is_one_instruction_off_the_chain).
+PASSES = ("sroa", "simplify_cfg")
 
 
 class CpuProgram(NamedTuple):
@@ -46,12 +49,12 @@ def host_features() -> str:
 def host_target(features: str | None = None) -> Target:
     """The Target of this machine (or of one with other features): THREADS from the environment, cache sizes from the system."""
     l1, l2, llc = _cache_bytes()
-    return cpu_target(features or host_features(), threads=_threads(), l1_bytes=l1, l2_bytes=l2, llc_bytes=llc)
+    asked = os.environ.get("THREADS", "")
+    threads = int(asked) if asked.isdigit() and int(asked) > 0 else _threads()
+    return cpu_target(features or host_features(), threads=threads, l1_bytes=l1, l2_bytes=l2, llc_bytes=llc)
 
 
 def _threads() -> int:
-    asked = os.environ.get("THREADS", "")
-    if asked.isdigit() and int(asked) > 0: return int(asked)
     if hasattr(os, "sched_getaffinity"): return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -77,7 +80,7 @@ class _Llvm:
         except ImportError as e: raise DeviceError("CPU: needs llvmlite, which is not installed\n  try: pip install llvmlite") from e
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
-        self.features = llvm.get_host_cpu_features().flatten()
+        self.features = ",".join(sorted(f for f in llvm.get_host_cpu_features().flatten().split(",") if f[:1] == "+"))
         self.triple = llvm.get_process_triple()
         self.lock = threading.RLock()
         self.machines: dict[str, tuple[Any, Any]] = {}
@@ -88,12 +91,10 @@ class _Llvm:
     def machine(self, features: str) -> tuple[Any, Any]:
         """The code generator and the pass builder for a set of features; made once, as it takes 0.5 ms."""
         if features not in self.machines:
-            on = {f for f in features.split(",") if f[:1] == "+"}
-            # the scheduling model of a generation that has the features: only a hint, unlike the features themselves
-            level = "x86-64-v3" if {"+avx2", "+bmi2", "+fma"} <= on else ""
-            text = ",".join(sorted(on)) if level == "" else features
+            # the scheduling model of a generation all of whose features are there
+            level = "x86-64-v3" if set(features.split(",")) >= X86_64_V3 else ""
             target = self.binding.Target.from_triple(self.triple)
-            machine = target.create_target_machine(cpu=level, features=text, opt=2, reloc="pic", codemodel="default")
+            machine = target.create_target_machine(cpu=level, features=features, opt=2, reloc="pic", codemodel="default")
             options = self.binding.create_pipeline_tuning_options(1)
             self.machines[features] = machine, self.binding.create_pass_builder(machine, options)
         return self.machines[features]
@@ -130,7 +131,7 @@ class _Llvm:
         return tracker, {name: tracker[name] for name in exports}
 
     def link_text(self, text: str, imports: dict[str, int], exports: list[str]) -> tuple[Any, dict[str, int]]:
-        return self.link(self.compile(text, self.features), imports, exports)
+        return self.link(Device.keep(f"{text}\n{self.features}", lambda: self.compile(text, self.features)), imports, exports)
 
 
 _made: list[_Llvm] = []
@@ -156,6 +157,10 @@ class CpuDevice(DeviceBase):
         self.runtime = self.llvm.runtime
         self.target = host_target()
         self._call = threading.local()
+
+    def set_threads(self, n: int) -> None:
+        """Use n threads from now on; 0 for as many as there are cores."""
+        self.target = self.target.with_(threads=n or _threads())
 
     # ---- memory ----
     def _alloc(self, nbytes: int) -> int:
@@ -216,8 +221,8 @@ class CpuReplay(Replay):
 
     def __init__(self, device: CpuDevice, rows: Sequence[Launch]) -> None:
         super().__init__(device, rows)
-        self.runtime, self.threads, self._lock = device.runtime, device.target.threads, threading.Lock()
-        if all(not isinstance(r.grid[0], Slot) and r.grid[0] < 2 for r in rows): self.threads = 1
+        self.runtime, self._lock = device.runtime, threading.Lock()
+        self.is_serial = all(not isinstance(r.grid[0], Slot) and r.grid[0] < 2 for r in rows)
         found = [[b.index for r in rows for b in r.bufs if isinstance(b, Slot)],
                  [v.index for r in rows for v in (*r.vals, r.grid[0]) if isinstance(v, Slot)]]
         self.n_handles, self.n_vals = (max(slots, default=-1) + 1 for slots in found)
@@ -239,15 +244,16 @@ class CpuReplay(Replay):
             args += [word(b, start + j, 0) for j, b in enumerate(r.bufs)]
             args += [word(v, start + len(r.bufs) + j, self.n_handles) for j, v in enumerate(r.vals)]
         self._patches = ctypes.create_string_buffer(struct.pack(f"={len(patches)}q", *patches), 8 * len(patches) or 8)
-        out[1:CALL_WORDS] = [at + 8 * CALL_WORDS, len(rows), self.threads, ctypes.addressof(self._patches), len(patches) // 3, at + 8 * inputs]
+        out[1:CALL_WORDS] = [at + 8 * CALL_WORDS, len(rows), 1, ctypes.addressof(self._patches), len(patches) // 3, at + 8 * inputs]
         struct.pack_into(f"={inputs}q", self._words, 0, *out, *args)
+        self._head = (ctypes.c_int64 * CALL_WORDS).from_buffer(self._words)
         self._inputs, self._place = struct.Struct(f"={self.n_handles + self.n_vals}q"), 8 * inputs
 
     def run(self, handles: Sequence[int] = (), vals: Sequence[int] = ()) -> None:
-        runtime = self.runtime
+        runtime, threads = self.runtime, 1 if self.is_serial else self.device.target.threads
         with self._lock:
-            if self.threads > runtime.workers + 1: runtime.grow(self.threads - 1)
-            ctypes.c_int64.from_buffer(self._words).value = runtime.pool
+            if threads > runtime.workers + 1: runtime.grow(threads - 1)
+            self._head[0], self._head[3] = runtime.pool, threads
             self._inputs.pack_into(self._words, self._place, *handles[:self.n_handles], *(words(vals[:self.n_vals]) if vals else ()))
             runtime.call(self._at)
 

@@ -180,6 +180,8 @@ class _Devices:
         self._names: dict[str, str] = {}
         self._lock = threading.RLock()
         self._default: str | None = None
+        # keep(key, make) gives make()'s bytes, perhaps from an earlier process; the engine puts its disk cache here
+        self.keep: Callable[[str, Callable[[], bytes]], bytes] = lambda key, make: make()
 
     @property
     def DEFAULT(self) -> str:

@@ -81,7 +81,7 @@ def k_shift(dtype, lanes, op, xs, ys):
     return run(elementwise("shift", dtype, (dtype, dtype), lambda a, b: a.alu(op, b), len(xs), lanes), out, xs, ys)
 
 
-@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("lanes", [1, 4, 8, 16])
 @pytest.mark.parametrize("of", [*NATIVE, dtypes.float16, dtypes.bfloat16], ids=lambda d: d.name)
 def test_cast(of, lanes):
     if of not in CPU.target.storage_dtypes: pytest.skip("this CPU has no float16 conversions")
@@ -331,6 +331,25 @@ def test_register_tile_stays_in_registers():
     assert text.count("vfmadd") == 12 and "(%rsp)" not in text.split("gemm.body:")[1].split("vfmadd")[6]
 
 
+def body(k):
+    return CPU.disassemble(CPU.render(k.program())).split(".body:")[1]
+
+
+def test_max_is_one_instruction_off_the_chain():
+    if CPU.target.lanes != 8: pytest.skip("needs AVX2")
+    f = dtypes.float32
+    two = body(elementwise("max", f, (f, f), lambda a, b: a.max(b), 64, 8))
+    assert two.count("vmaxps") == 1 and two.count("vblendvps") == 1 and "vorps" not in two
+    one = body(elementwise("relu", f, (f,), lambda a: a.max(0.0), 64, 8))
+    assert one.count("vmaxps") == 1 and "vcmp" not in one and "vblend" not in one
+
+
+@pytest.mark.parametrize("to", [dtypes.int32, dtypes.int8, dtypes.uint8, dtypes.uint16, dtypes.uint32], ids=lambda d: d.name)
+def test_casts_to_int_stay_vectors(to):
+    if CPU.target.lanes != 8: pytest.skip("needs AVX2")
+    assert "vcvttss2si" not in body(elementwise("cast", to, (dtypes.float32,), lambda a: a.cast(to), 64, 8))
+
+
 def test_inplace_program_makes_no_promises():
     k = elementwise("twice", dtypes.float32, (dtypes.float32,), lambda a: a + a, 16, 8)
     assert "noalias" in render(k.program(), CPU.target) and "noalias" not in render(k.program(inplace=True), CPU.target)
@@ -360,6 +379,9 @@ def test_float16_is_native_only_with_the_feature():
 @pytest.mark.parametrize("features", ["+sse2,+sse4.1", "+avx,+avx2,+fma,+f16c", "+avx2,+fma,+f16c,+avx512f,+avx512vl,+avx512bw,+avx512dq"])
 def test_compiles_for_other_machines(features):
     """All of the elementwise ops and memory forms, for machines this one need not be."""
+    if "avx512f" in features:
+        k = elementwise("wide", dtypes.float32, (dtypes.float32, dtypes.float32), lambda a, b: a.max(b), 64, 16)
+        assert "%zmm" in CPU.llvm.assembly(render(k.program(), cpu_target(features)), features)
     k = elementwise("ops", dtypes.float32, (dtypes.float32, dtypes.float32),
                     lambda a, b: ((a.max(b) + b.recip()).sqrt() < a).where(a.trunc(), a.cast(dtypes.int32).cast(dtypes.float32)), 64, 16)
     out, index = k.buffer(dtypes.float32, 64), k.buffer(I, 64)
