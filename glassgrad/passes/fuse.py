@@ -18,6 +18,7 @@ from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, substitute, toposort
 
 STORE_COST = 10          # vector operations that one element's way to memory and back is worth
+GATE_COST = 2            # masking the loads of a padded value
 LAUNCH_COST = 4000       # what a kernel of its own costs beside its elements
 STAGE_ELEMENTS = 1 << 16  # the largest scratch row: a quarter of a megabyte of float32, an L2 share
 PARALLEL_WORK = 1 << 15  # below this many operations a kernel need not be parallel
@@ -62,7 +63,9 @@ def estimate_costs(order: list[UOp]) -> dict[UOp, int]:
     for n in order:
         if n.op.kind in ("reduce", "fold", "scan", "sort") or n.op in ALWAYS_STORED or n.op is Ops.BUFFER: cost[n] = 1
         elif n.op.kind == "leaf": cost[n] = 0
-        else: cost[n] = min(MAX_COST, sum(cost[s] for s in n.src) + (n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0))
+        else:
+            own = GATE_COST if n.op is Ops.PAD else n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0
+            cost[n] = min(MAX_COST, own + sum(cost[s] for s in n.src))
     return cost
 
 
@@ -122,8 +125,9 @@ class Chooser:
         return table[self.sink]
 
     def pass_on(self, n: UOp, want: Want) -> None:
-        """Tell the sources of `n` that this want makes them wanted."""
+        """Tell the sources of `n` that this want makes them wanted: inside the loops that `n` is computed in, the others are outside."""
         if n.op.kind == "leaf": return
+        want = want._replace(loops=want.loops[:self.depth(want)])
         if n.op is Ops.SORT: wanted = []
         elif n.op is Ops.SCAN: wanted = [Demand(n.src[0], want.idx, want.gate)]
         elif n.op is Ops.SCATTER:
@@ -145,14 +149,16 @@ class Chooser:
 
     def evaluations(self, w: Want) -> int:
         """How often the value is computed for this want: once per turn of every loop down to the innermost it depends on."""
+        return trips(w.loops[:self.depth(w)])
+
+    def depth(self, w: Want) -> int:
         deps: frozenset[UOp] = frozenset().union(*(free_ranges(i, self.memo) for i in (*w.idx, w.gate)))
-        depth = max((k + 1 for k, r in enumerate(w.loops) if r in deps), default=0)
-        return trips(w.loops[:depth])
+        return max((k + 1 for k, r in enumerate(w.loops) if r in deps), default=0)
 
     def decide(self, n: UOp, wants: list[Want]) -> tuple[str | None, tuple[int, ...] | None]:
         """Why `n` must be stored (or None), and the axes it is staged by (or None)."""
         cost, size, work = self.cost[n], max(n.size, 1), reduce_work(n, self.cost)
-        if n.op.is_movement or n.op.kind == "identity": return None, None
+        if n.op.is_movement and n.op is not Ops.PAD or n.op.kind == "identity": return None, None
         per_element = work or cost
         if per_element <= 1 and not work: return None, None
         evals = [self.evaluations(w) for w in wants]
@@ -164,7 +170,7 @@ class Chooser:
         if sum(evals) <= size: return None, None
         store = size * (per_element + STORE_COST) + sum(evals) + LAUNCH_COST
         stage = self.stage_axes(n, wants)
-        if stage is not None and size * per_element + 2 * sum(evals) < min(recompute, store): return None, stage
+        if stage is not None and size * (per_element + 2) + sum(evals) < min(recompute, store): return None, stage
         if recompute <= store: return None, None
         return f"computing it in place would repeat its {per_element} operations {sum(evals) / size:.3g} times", None
 
@@ -178,7 +184,7 @@ class Chooser:
             if total > PARALLEL_WORK and any(r not in outer for r in deps) and n.op is Ops.REDUCE and not self._under_fold(n):
                 return "it is a reduction inside another reduction"
             parallel = math.prod(r.src[0].arg for r in deps)
-            if total > PARALLEL_WORK and parallel < self.min_parallel and parallel < trips(tuple(outer)):
+            if total > PARALLEL_WORK and parallel < self.min_parallel and parallel < w.root.size:
                 return f"only {parallel} rows share it: too few to keep the device busy"
         return None
 

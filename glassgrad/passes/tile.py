@@ -243,7 +243,7 @@ def register_tile(s: Statement, root: Statement, lane: UOp | None, target: Targe
     """Factors for up to two output axes (the SIMD axis counts in vectors) that make a turn of the reduction cheapest."""
     lanes = lane_width(size(lane), target) if lane is not None else 1
     ways = [r for r in root.own if r in s.free and size(r) > 1 and (r is not lane or size(r) >= 2 * lanes)]
-    ways = [r for r in ways if any(not a.depends(r) for a in s.accesses)] or ([lane] if lane in ways else ways[-1:])
+    ways = [r for r in ways if any(not a.depends(r) for a in s.accesses)] or ([lane] if lane in ways else [])
 
     def extent(r: UOp) -> int: return size(r) // lanes if r is lane else size(r)
     def score(tile: dict[UOp, int]) -> float:
@@ -333,7 +333,7 @@ def own_lanes(sink: UOp, target: Target) -> UOp:
         if not todo: return sink
         s = todo[0]
         done.update(s.own)
-        axes = s.own if s.node.op is not Ops.END else ()
+        axes = s.own if s.node is not k.root else ()
         _, lane = best_lane(s, axes, target)
         if lane is None or size(lane) < 4: continue
         if s.node.op is Ops.REDUCE: sink = lane_reduce(k, s, lane, target)
