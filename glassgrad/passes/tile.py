@@ -186,23 +186,26 @@ def registers_and_lanes(sink: UOp, target: Target) -> UOp:
         return cost
     options = [(total(r), -i, r) for i, r in enumerate(root.own) if size(r) > 1] + [(total(None), 1, None)]
     lane = min(options, key=lambda o: o[:2])[2]
-    main = max((s for s in k.statements if s.node.op is Ops.REDUCE and s.free), key=lambda s: s.trips, default=None)
-    if main is not None and main.trips < 2 * math.prod(size(r) for r in main.free): main = None
-    table: dict[UOp, UOp] = {}
+    tile_of: dict[UOp, int] = {}
     panels: list[UOp] = []
-    own = best_lane(main, main.own, target)[1] if main is not None and (lane is None or lane not in main.axes) else None
-    if main is not None and main.free & set(root.own):
-        tile_of = register_tile(main, root, lane if lane in main.axes else own, target)
-        for r, f in tile_of.items():
-            if r is not lane: table[r] = split_over(k, r, f, "UPCAST")
-        if lane is not None:
-            table[lane] = split_lane(k, lane, tile_of.get(lane, 1), target)
-            panels = [a.node for a in main.accesses if lane in main.axes and wants_panel(a, main, lane, tile_of, target)]
-    elif lane is not None: table[lane] = split_lane(k, lane, elementwise_vectors(k, lane, target), target)
+    for s in sorted((s for s in k.statements if is_contraction(s)), key=lambda s: -s.trips):
+        own = lane if lane in s.axes else best_lane(s, s.own, target)[1]
+        tile_of |= register_tile(s, own, target, tile_of)
+        if lane in s.axes: panels += [a.node for a in s.accesses if wants_panel(a, s, lane, tile_of, target)]
+    table = {r: split_over(k, r, f, "UPCAST") for r, f in tile_of.items() if r is not lane}
+    if lane is not None:
+        vectors = tile_of.get(lane, 1) if any(is_contraction(s) and lane in s.free for s in k.statements) else elementwise_vectors(k, lane, target)
+        table[lane] = split_lane(k, lane, vectors, target)
     memo: dict[UOp, UOp] = dict(table)
     sink = replace_axes(sink, memo)
     if panels: sink = stage_panels(sink, [memo[n] for n in panels])
     return own_lanes(sink, target)
+
+
+def is_contraction(s: Statement) -> bool:
+    """Whether a statement is a reduction that reads some operand again along an axis around it, so that a register tile pays."""
+    return s.node.op is Ops.REDUCE and any(a.depends(r) for a in s.accesses for r in s.free) \
+        and any(not a.depends(r) for r in s.free if r.arg.kind == "LOOP" and size(r) > 1 for a in s.accesses)
 
 
 def split_over(k: Kernel, r: UOp, factor: int, kind: str) -> UOp:
@@ -239,14 +242,19 @@ def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
     return want
 
 
-def register_tile(s: Statement, root: Statement, lane: UOp | None, target: Target) -> dict[UOp, int]:
-    """Factors for up to two output axes (the SIMD axis counts in vectors) that make a turn of the reduction cheapest."""
+def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int]) -> dict[UOp, int]:
+    """Factors for up to two axes around a reduction (the SIMD axis counts in vectors) that make a turn of it cheapest.
+
+    `fixed` are factors that other statements have chosen already.
+    """
     lanes = lane_width(size(lane), target) if lane is not None else 1
-    ways = [r for r in root.own if r in s.free and size(r) > 1 and (r is not lane or size(r) >= 2 * lanes)]
-    ways = [r for r in ways if any(not a.depends(r) for a in s.accesses)] or ([lane] if lane in ways else [])
+    around = sorted((r for r in s.free if r.arg.kind == "LOOP" and r not in fixed), key=lambda r: r.arg.id)
+    ways = [r for r in around if size(r) > 1 and (r is not lane or size(r) >= 2 * lanes) and any(not a.depends(r) for a in s.accesses)]
+    given = {r: f for r, f in fixed.items() if r in s.free}
 
     def extent(r: UOp) -> int: return size(r) // lanes if r is lane else size(r)
     def score(tile: dict[UOp, int]) -> float:
+        tile = given | tile
         accs = math.prod(tile.values())
         loads, live = 0.0, 0
         for a in s.accesses:
@@ -259,7 +267,7 @@ def register_tile(s: Statement, root: Statement, lane: UOp | None, target: Targe
         cycles = max(accs / 2, loads / 2, 4.0 if accs < 8 else 0.0) + 0.75
         waste = math.prod(_waste(size(r), f * (lanes if r is lane else 1)) for r, f in tile.items())
         return cycles / accs * waste
-    best: tuple[float, int, dict[UOp, int]] = (score({}) if s.accesses else math.inf, 0, {})
+    best: tuple[float, dict[UOp, int]] = (score({}), {})
     for i, x in enumerate(ways):
         for fx in FACTORS:
             if fx > extent(x): break
@@ -268,8 +276,8 @@ def register_tile(s: Statement, root: Statement, lane: UOp | None, target: Targe
                     if y is not None and fy > extent(y): break
                     tile = {x: fx} | ({y: fy} if y is not None else {})
                     sc = score(tile)
-                    if sc < best[0] * 0.999: best = (sc, 0, tile)
-    return {r: f for r, f in best[2].items() if f > 1}
+                    if sc < best[0] * 0.999: best = (sc, tile)
+    return {r: f for r, f in best[1].items() if f > 1}
 
 
 def _waste(n: int, f: int) -> float: return math.ceil(n / f) * f / n
