@@ -100,9 +100,9 @@ class CLDevice(DeviceBase):
     def compile(self, program: Program, source: str) -> bytes:
         """The source and the driver's binary in one block of bytes."""
         built = self._build(program.name, source)
-        parts = [source.encode(), self._binary(built)]
+        binary = pack(source.encode(), self._binary(built))
         cl().clReleaseProgram(built)
-        return MAGIC + b"".join(len(p).to_bytes(8, "little") + p for p in parts)
+        return binary
 
     def load(self, program_name: str, binary: bytes) -> CLProgram:
         """The program, from the driver's binary if it takes it, else from the source."""
@@ -255,8 +255,11 @@ def check(code: int, asked: str) -> None:
     if code != SUCCESS: raise DeviceError(f"{asked}\n  OpenCL error {code}: {ERRORS.get(code, 'see the OpenCL reference')}")
 
 
+def pack(source: bytes, binary: bytes) -> bytes: return MAGIC + b"".join(len(p).to_bytes(8, "little") + p for p in (source, binary))
+
+
 def unpack(name: str, binary: bytes) -> list[bytes]:
-    """The parts that `compile` put together.
+    """What `pack` put together.
 
     errors:  DeviceError if the bytes are not whole
     """

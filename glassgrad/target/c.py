@@ -7,6 +7,7 @@ A vector value is written lane by lane; only contiguous loads and stores use the
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -69,11 +70,14 @@ def render(program: Program, target: Target) -> str:
 
 
 def c_target(name: str, *halves: DType, fp64: bool = True, fma: bool = True, **facts: Any) -> Target:
-    """The target of a dialect: what C code computes natively, with the 16-bit floats `halves`; `facts` are the machine's."""
+    """The target of a dialect: what C code computes natively, with the 16-bit floats `halves`; `facts` are the machine's.
+
+    The other 16-bit floats are bits in memory, which CAST to and from float32 unpacks.
+    """
     floats = {dtypes.float32, *halves} | ({dtypes.float64} if fp64 else set())
     native = frozenset({d for d in C_DTYPES if not d.is_float} | floats)
     ops = C_OPS if fma else C_OPS - {Ops.MULACC}
-    return Target(name, ops, native, storage_dtypes=frozenset(dtypes.all()), fma=fma, **facts)
+    return Target(name, ops, native, storage_dtypes=native | {dtypes.float16, dtypes.bfloat16}, fma=fma, **facts)
 
 
 # ---- one program -----------------------------------------------------------------------------------------------------------------
@@ -127,8 +131,11 @@ class _Writer:
         """The C type of one lane; what the target does not compute with travels as its bits."""
         d = dtype.scalar
         if node is not None and node in self.wide: d = dtypes.int64
-        if d.name in self.dialect.types and (d in self.target.dtypes or not d.is_float): return self.dialect.types[d.name]
-        return self.dialect.types[f"uint{d.bits}"]
+        return self.dialect.types[f"uint{d.bits}" if self.is_bits(d) else d.name]
+
+    def is_bits(self, d: DType) -> bool:
+        """Whether values of `d` are no numbers for this target but the bits of them."""
+        return d.is_float and d.scalar not in self.target.dtypes
 
     def mtype(self, dtype: DType) -> str:
         """The C type in memory: a bool is one byte."""
@@ -313,7 +320,7 @@ class _Writer:
     # ---- literals
     def _literal(self, d: DType, x: bool | int | float, node: UOp | None = None) -> Expr:
         if d.is_bool: return Expr("true" if x else "false")
-        if d.is_float and d not in self.target.dtypes: return Expr("0")
+        if self.is_bits(d): return Expr(str(bits_of(d, float(x))))
         if d.is_float: return self._float_literal(d, float(x))
         if node is not None and node in self.wide: d = dtypes.int64
         suffix = ("u" if d.is_unsigned and d.bits >= 32 else "") + (self.dialect.long_suffix if d.bits == 64 else "")
@@ -389,22 +396,29 @@ class _Writer:
         return x if d.bits >= 32 else Expr(f"({self.ctype(d)}){x.within(14)}", 14)
 
     def _cast(self, n: UOp, src: UOp, x: Expr) -> Expr:
-        d, s = n.dtype.scalar, src.dtype.scalar
+        d, s, of = n.dtype.scalar, src.dtype.scalar, self.ctype(src.dtype, src)
         if d is s: return x
-        small = [t for t in (d, s) if t.is_float and t.bits < 32]
+        if self.is_bits(s):
+            x = self._call(f"f32_from_{s.short}", [x], self._unpack(s))
+            s, of = dtypes.float32, self.ctype(dtypes.float32)
+        if not self.is_bits(d): return self._convert(d, s, x, self.ctype(d, n), of)
+        return self._call(f"{d.short}_from_f32", [self._convert(dtypes.float32, s, x, self.ctype(dtypes.float32), of)], self._pack(d))
+
+    def _convert(self, d: DType, s: DType, x: Expr, to: str, of: str) -> Expr:
+        """Between types C computes with, whose C names are `of` and `to`."""
         if d.is_bool: return Expr(f"{x.within(10)} != {self._literal(s, 0).text}", 9)
         if s.is_float and d.is_int:
             if s.bits < 32: s, x = dtypes.float32, Expr(f"(float){x.within(14)}", 14)
             return self._call(f"{d.short}_from_{s.short}", [x], self._saturate(d, s))
-        if small and dtypes.float32 not in (d, s) and dtypes.float64 is not s: x = Expr(f"(float){x.within(14)}", 14)
-        if self.ctype(d, n) == self.ctype(s, src): return x
-        return Expr(f"({self.ctype(d, n)}){x.within(14)}", 14)
+        has_half = (s.is_float and s.bits < 32) or (d.is_float and d.bits < 32)
+        if has_half and dtypes.float32 not in (d, s) and s is not dtypes.float64: x = Expr(f"(float){x.within(14)}", 14)
+        return x if to == of else Expr(f"({to}){x.within(14)}", 14)
 
     def _bitcast(self, s: DType, d: DType, x: Expr) -> Expr:
         of, to = self.ctype(s), self.ctype(d)
         if of == to: return x
         if d.is_bool: return Expr(f"{x.within(10)} != 0", 9)
-        if all(not t.is_float or t not in self.target.dtypes for t in (s, d)): return Expr(f"({to}){x.within(14)}", 14)
+        if all(not t.is_float or self.is_bits(t) for t in (s, d)): return Expr(f"({to}){x.within(14)}", 14)
         if self.dialect.name == "CL": return self._call(f"as_{to}", [x if s.bits >= 32 else Expr(f"({of}){x.within(14)}")])
         name = f"{d.short}_bits_{s.short}"
         body = f"{self.dialect.function}{to} {name}({of} x) {{ union {{ {of} x; {to} y; }} both; both.x = x; return both.y; }}"
@@ -432,6 +446,35 @@ class _Writer:
         steps = f"x != x ? 0 : x <= {low} ? {least} : x >= {top} ? {most} : ({t})x"
         return f"{self.dialect.function}{t} {d.short}_from_{s.short}({of} x) {{ return {steps}; }}"
 
+    def _unpack(self, d: DType) -> str:
+        """16 bits to float32."""
+        u = self.dialect.types["uint32"]
+        head = f"{self.dialect.function}float f32_from_{d.short}({self.ctype(d)} x) {{ "
+        def as_float(bits: str) -> str: return self._bitcast(dtypes.uint32, dtypes.float32, Expr(bits)).text
+        if d is dtypes.bfloat16: return f"{head}return {as_float(f'({u})x << 16')}; }}"
+        if self.dialect.name == "CL": return f"{head}return vload_half(0, (const half*)&x); }}"
+        scale = as_float("0x77800000u")              # 2**112: the difference of the exponents' biases; makes subnormals normal
+        special = f"(({u})(x & 0x8000) << 16) | ((x & 0x7c00) == 0x7c00 ? 0x7f800000u : 0)"
+        value = self._bits_text(f"{as_float(f'({u})(x & 0x7fff) << 13')} * {scale}")
+        return f"{head}return {as_float(f'{special} | {value}')}; }}"
+
+    def _pack(self, d: DType) -> str:
+        """float32 to 16 bits, to the nearest, ties to even."""
+        t, u = self.ctype(d), self.dialect.types["uint32"]
+        head = f"{self.dialect.function}{t} {d.short}_from_f32(float x) {{\n"
+        if d is dtypes.float16 and self.dialect.name == "CL": return f"{head}  {t} y;\n  vstore_half_rte(x, 0, (half*)&y);\n  return y;\n}}"
+        lines = [f"  {u} u = {self._bits_text('x')};"]
+        if d is dtypes.bfloat16: lines.append(f"  return x != x ? ({t})(u >> 16 | 0x40) : ({t})((u + 0x7fff + (u >> 16 & 1)) >> 16);")
+        else:
+            small = self._bits_text(self._bitcast(dtypes.uint32, dtypes.float32, Expr("u")).text + " + 0.5f")
+            lines += [f"  {u} sign = u >> 16 & 0x8000;", "  u &= 0x7fffffff;",
+                      f"  if (u >= 0x477ff000u) return ({t})(sign | (u > 0x7f800000u ? 0x7e00 : 0x7c00));  // NaN, or beyond the largest",
+                      f"  if (u < 0x38800000u) return ({t})(sign | ({small} - 0x3f000000u));  // subnormal: the addition rounds",
+                      f"  return ({t})(sign | (u - 0x38000000u + 0xfff + (u >> 13 & 1)) >> 13);"]
+        return "\n".join([head.rstrip(), *lines, "}"])
+
+    def _bits_text(self, x: str) -> str: return self._bitcast(dtypes.float32, dtypes.uint32, Expr(x)).text
+
     def _threefry(self) -> str:
         u, ul, f = self.dialect.types["uint32"], self.dialect.types["uint64"], self.dialect.function
         steps = [f"{f}{ul} threefry({ul} x, {ul} key) {{  // Threefry-2x32, 20 rounds",
@@ -449,6 +492,18 @@ def _infix(sign: str, binds: int, x: Expr, y: Expr) -> Expr:
     tight = 14 if binds < 12 else binds
     chain = binds in (4, 5, 6, 7, 8) and x.binds == binds
     return Expr(f"{x.text if chain else x.within(tight)} {sign} {y.within(14 if binds < 12 else binds + 1)}", binds)
+
+
+def bits_of(d: DType, x: float) -> int:
+    """The bits of a 16-bit float that the machine cannot compute; `x` is already rounded to `d`.
+
+    >>> hex(bits_of(dtypes.bfloat16, 1.0)), hex(bits_of(dtypes.float16, -2.0))
+    ('0x3f80', '0xc000')
+    """
+    if d is dtypes.float16: return int.from_bytes(struct.pack("<e", x), "little")
+    if d is dtypes.bfloat16: return int.from_bytes(struct.pack("<f", x), "little") >> 16
+    if x == 0 and math.copysign(1, x) > 0: return 0
+    raise CompilerBug(f"render: a constant of {d.name} reached the renderer; lower_dtypes turns it into an integer")
 
 
 def _plus(at: Expr, i: int) -> str: return at.text if i == 0 else f"{at.within(12)} + {i}"

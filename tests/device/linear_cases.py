@@ -100,6 +100,12 @@ def casts() -> Iterator[Case]:
         x = edges(d)
         to = [t for t in every if t is not d]
         yield Case(f"casts of {d.name}", lp.casts(len(x), d, to), [x], [cast_of(x, t) for t in to])
+    with np.errstate(all="ignore"):
+        x = np.concatenate([edges(dtypes.float32), [65504, 65519.9, 65520, 6e-8, 2.9e-8, 3.1e-8, 6.1e-5, 1 + 2 ** -11, 1 + 3 * 2 ** -11]]).astype(np.float32)
+        yield Case("casts to float16", lp.casts(len(x), dtypes.float32, [dtypes.float16]), [x], [x.astype(np.float16)])
+        halves = np.arange(0, 65536, 7, np.uint16).view(np.float16)
+        yield Case("casts of float16", lp.casts(len(halves), dtypes.float16, [dtypes.float32, dtypes.float64, dtypes.int32, dtypes.bool]), [halves],
+                   [halves.astype(np.float32), halves.astype(np.float64), cast_of(halves, dtypes.int32), halves.astype(bool)])
     for d, to in ((dtypes.float32, dtypes.int32), (dtypes.int32, dtypes.float32), (dtypes.float64, dtypes.uint64), (dtypes.uint8, dtypes.int8)):
         x = edges(d)
         yield Case(f"bits of {d.name} as {to.name}", lp.bitcast(len(x), d, to), [x], [x.view(to.np_name)])
