@@ -6,7 +6,7 @@ from typing import Any
 
 from glassgrad.device.device import Device, DeviceBase
 from glassgrad.uop.dtype import DType
-from glassgrad.uop.errors import DeviceError, UsageError
+from glassgrad.uop.errors import UsageError
 
 
 class Buffer:
@@ -14,8 +14,7 @@ class Buffer:
 
     `owner` is whatever must live as long as memory that was made elsewhere (a NumPy array, a memory map).
     """
-    __slots__ = ("device", "size", "dtype", "base", "offset", "owner", "_handle", "__weakref__")
-    device: str; size: int; dtype: DType; base: Buffer | None; offset: int; owner: Any
+    __slots__ = ("__weakref__", "_handle", "base", "device", "dtype", "offset", "owner", "size")
 
     def __init__(self, device: str, size: int, dtype: DType, *, handle: Any = None, owner: Any = None, base: Buffer | None = None,
                  offset: int = 0) -> None:
@@ -24,7 +23,8 @@ class Buffer:
         if base is not None and not 0 <= offset <= base.nbytes - self.nbytes:
             raise UsageError(f"Buffer: a view of {self.nbytes} bytes at {offset} does not fit in {base!r}")
 
-    def __repr__(self) -> str: return f"Buffer({self.device}, {self.size} x {self.dtype.name}{'' if self.is_allocated else ', not allocated'})"
+    def __repr__(self) -> str:
+        return f"Buffer({self.device}, {self.size} x {self.dtype.name}{'' if self.is_allocated else ', not allocated'})"
 
     @property
     def nbytes(self) -> int: return self.size * self.dtype.itemsize
@@ -83,7 +83,8 @@ class Buffer:
         view = memoryview(host)
         if not view.c_contiguous: raise UsageError(f"{verb} of {self!r}: the host memory must be C-contiguous")
         view = view.cast("B") if view.nbytes else memoryview(bytearray())
-        if view.nbytes != self.nbytes: raise UsageError(f"{verb} of {self!r}: the host memory has {view.nbytes} bytes, the buffer {self.nbytes}")
+        if view.nbytes != self.nbytes:
+            raise UsageError(f"{verb} of {self!r}: the host memory has {view.nbytes} bytes, the buffer {self.nbytes}")
         return view
 
     def __del__(self) -> None:
@@ -91,5 +92,4 @@ class Buffer:
         try: mine = self._handle is not None and self.base is None and self.owner is None
         except AttributeError: return                 # the constructor raised
         if not mine: return
-        try: self.dev.free(self._handle, self.nbytes)
-        except DeviceError: pass
+        self.dev.free(self._handle, self.nbytes)

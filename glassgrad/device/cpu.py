@@ -11,7 +11,6 @@ import os
 import platform
 import struct
 import threading
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

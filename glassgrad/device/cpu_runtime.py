@@ -279,7 +279,8 @@ done:
   ret void
 }
 
-; patch `patches` argument words from `inputs` (place, index, offset each), then run `n` rows; one argument, as ctypes takes 0.15 us for each
+; patch `patches` argument words from `inputs` (place, index, offset each), then run `n` rows
+; all in one argument: ctypes takes 0.15 us for each
 define void @glassgrad_run(ptr %call) nounwind {
 entry:
   %pool = load ptr, ptr %call

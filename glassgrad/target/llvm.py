@@ -19,6 +19,7 @@ from glassgrad.target.program import Program
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.infer import bounds, dtype_range
 from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
@@ -91,7 +92,6 @@ class _Writer:
         self.loops: dict[UOp, tuple[str, str, str]] = {}     # RANGE -> (body label, exit label, count)
         self.bases: list[dict[tuple[str, str, UOp], str]] = [{}]   # pointers made so far, one level per open block scope
         self.written = {_memory(n.src[0]) for n in program.uops if n.op is Ops.STORE}
-        self.address, self.positive = _index_facts(program.uops)
 
     # ---- text ----
     def let(self, text: str) -> str:
@@ -158,7 +158,8 @@ class _Writer:
         args, passed, unpack = ["i64 %begin", "i64 %end"], ["i64 %begin", "i64 %end"], []
         for p in self.program.params:
             array, ty = ("bufs", "ptr") if p.kind == "buffer" else ("vals", "i64")
-            unpack += [f"  %w{p.slot} = getelementptr ptr, ptr %{array}, i64 {p.slot}", f"  %u{p.slot} = load {ty}, ptr %w{p.slot}, align 8"]
+            unpack += [f"  %w{p.slot} = getelementptr ptr, ptr %{array}, i64 {p.slot}",
+                       f"  %u{p.slot} = load {ty}, ptr %w{p.slot}, align 8"]
             args.append(f"{ty}{self.pointer_facts(p.slot, p.size * p.dtype.itemsize) if ty == 'ptr' else ''} %p{p.slot}")
             passed.append(f"{ty} %u{p.slot}")
         width = f' "prefer-vector-width"="{self.target.lanes * 32}"' if self.target.lanes > 8 else ""
@@ -278,7 +279,8 @@ class _Writer:
         return self.let(f"getelementptr {ty}, ptr {found}, i64 {constant}") if constant else found
 
     def from_memory(self, d: DType, value: str) -> str:
-        return self.let(f"icmp ne {self.in_memory(d)} {value}, zeroinitializer" if d.lanes > 1 else f"icmp ne i8 {value}, 0") if d.is_bool else value
+        if not d.is_bool: return value
+        return self.let(f"icmp ne {self.in_memory(d)} {value}, {'zeroinitializer' if d.lanes > 1 else '0'}")
 
     def to_memory(self, n: UOp) -> str:
         if not n.dtype.is_bool: return self[n]
@@ -348,8 +350,9 @@ class _Writer:
             self.store(uops[i], gate)
             return i + 1
         end = i
-        while end < len(uops) and ((uops[end].op is Ops.STORE and _gate(uops[end]) is gate) or uops[end] in self.names or uops[end].op is Ops.CONST):
+        while end < len(uops):
             if uops[end].op is Ops.CONST: self.const(uops[end])
+            elif uops[end].op is not Ops.STORE or _gate(uops[end]) is not gate: break
             end += 1
         if gate.op is Ops.CONST and not gate.arg: return end
         body, out = self.label("then"), self.label("fi")
@@ -413,7 +416,9 @@ class _Writer:
             h = lanes // 2
             d = d.vec(h)
             if h == 1: lo, hi = (self.let(f"extractelement {ty} {value}, i64 {i}") for i in (0, 1))
-            else: lo, hi = (self.let(f"shufflevector {ty} {value}, {ty} poison, <{h} x i32> {_seq('i32', range(s, s + h))}") for s in (0, h))
+            else:
+                parts = [_seq("i32", range(start, start + h)) for start in (0, h)]
+                lo, hi = (self.let(f"shufflevector {ty} {value}, {ty} poison, <{h} x i32> {part}") for part in parts)
             value = self.binary(n.arg, d, lo, hi)
         for y in late: value = self.binary(n.arg, d, value, y)
         self.names[n] = value
@@ -427,7 +432,8 @@ class _Writer:
             y, z = (self.typed(s) if s.dtype is d else f"{self.ty(d)} {self.splat(d, self[s])}" for s in src[1:])
             return self.let(f"select {self.typed(src[0])}, {y}, {z}")
         ds = src[0].dtype
-        if not self.is_native(ds): raise CompilerBug(f"llvm: {op} on {ds.name}, which this CPU cannot compute; lower_dtypes casts it to float32")
+        if not self.is_native(ds):
+            raise CompilerBug(f"llvm: {op} on {ds.name}, which this CPU cannot compute; lower_dtypes casts it to float32")
         x = self[src[0]]
         if op in (Ops.CDIV, Ops.CMOD): return self.divide(n)
         if op in (Ops.SHL, Ops.SHR): return self.shift(n)
@@ -435,8 +441,7 @@ class _Writer:
             constant = [s for s in src if _constant(s) is not None and _constant(s) == _constant(s)]
             if constant: return self.pick_constant(op, ds, self[constant[0]], self[src[constant[0] is src[0]]])
         if len(src) == 2:
-            exact = " nsw" if n in self.address and op in (Ops.ADD, Ops.SUB, Ops.MUL) else ""
-            return self.binary(op, ds, x, self[src[1]], exact)
+            return self.binary(op, ds, x, self[src[1]], " nsw" if op in (Ops.ADD, Ops.SUB, Ops.MUL) and _never_wraps(n) else "")
         if op is Ops.MULACC:
             if not d.is_float: return self.binary(Ops.ADD, d, self.binary(Ops.MUL, d, x, self[src[1]]), self[src[2]])
             if not self.target.fma: return self.binary(Ops.ADD, d, self.binary(Ops.MUL, d, x, self[src[1]]), self[src[2]])
@@ -461,8 +466,9 @@ class _Writer:
         """MAX and MIN; NaN if one is. On x86 the compare and select is one maxps(y, x), which keeps x when either is NaN, so only
         y needs a test; an accumulator is x and the test stays off its chain."""
         ty, name = self.ty(d), "max" if op is Ops.MAX else "min"
-        if not d.is_float: return self.let(self.call(f"llvm.{'s' if d.kind == 'int' else 'u'}{name}.{self.code(d)}", ty, f"{ty} {x}", f"{ty} {y}"))
-        if "neon" in self.has: return self.let(self.call(f"llvm.{name}imum.{self.code(d)}", ty, f"{ty} {x}", f"{ty} {y}"))
+        if not d.is_float: name = f"{'s' if d.kind == 'int' else 'u'}{name}"
+        elif "neon" in self.has: name += "imum"
+        if len(name) > 3: return self.let(self.call(f"llvm.{name}.{self.code(d)}", ty, f"{ty} {x}", f"{ty} {y}"))
         best = self.pick_constant(op, d, y, x)
         return self.let(f"select {self.cond(d)} {self.let(f'fcmp uno {ty} {y}, {y}')}, {ty} {y}, {ty} {best}")
 
@@ -477,27 +483,26 @@ class _Writer:
     def divide(self, n: UOp) -> str:
         (x, y), d, ty = n.src, n.dtype, self.ty(n.dtype)
         if d.is_bool: raise CompilerBug("llvm: integer division of bool")
-        is_div, signed = n.op is Ops.CDIV, d.kind == "int" and x not in self.positive
+        is_div, cond, lo = n.op is Ops.CDIV, self.cond(d), bounds(y)[0]
+        name = "div" if is_div else "rem"
+        if lo > 0 or bounds(y)[1] < -1:                      # cannot be 0, cannot overflow
+            is_signed = d.kind == "int" and (bounds(x)[0] < 0 or lo < 0)
+            return self.let(f"{'s' if is_signed else 'u'}{name} {ty} {self[x]}, {self[y]}")
         zero, one = self.constant(d, 0), self.constant(d, 1)
-        name = ("s" if signed else "u") + ("div" if is_div else "rem")
-        if _constant(y) not in (None, 0, -1):
-            return self.let(f"{name if _constant(y) > 0 else 's' + name[1:]} {ty} {self[x]}, {self[y]}")
-        none = self.let(f"icmp eq {ty} {self[y]}, {zero}")
-        unsafe = none
+        unsafe = none = self.let(f"icmp eq {ty} {self[y]}, {zero}")
         if d.kind == "int":
             minus = self.let(f"icmp eq {ty} {self[y]}, {self.constant(d, -1)}")
-            unsafe = self.let(f"or {self.cond(d)} {none}, {minus}")
-            name = "s" + name[1:]
-        safe = self.let(f"select {self.cond(d)} {unsafe}, {ty} {one}, {ty} {self[y]}")
-        value = self.let(f"{name} {ty} {self[x]}, {safe}")
+            unsafe = self.let(f"or {cond} {none}, {minus}")
+        safe = self.let(f"select {cond} {unsafe}, {ty} {one}, {ty} {self[y]}")
+        value = self.let(f"{'s' if d.kind == 'int' else 'u'}{name} {ty} {self[x]}, {safe}")
         if is_div and d.kind == "int":
-            value = self.let(f"select {self.cond(d)} {minus}, {ty} {self.let(f'sub {ty} {zero}, {self[x]}')}, {ty} {value}")
-        return self.let(f"select {self.cond(d)} {none}, {ty} {zero if is_div else self[x]}, {ty} {value}")
+            value = self.let(f"select {cond} {minus}, {ty} {self.let(f'sub {ty} {zero}, {self[x]}')}, {ty} {value}")
+        return self.let(f"select {cond} {none}, {ty} {zero if is_div else self[x]}, {ty} {value}")
 
     def shift(self, n: UOp) -> str:
         x, y = n.src
         d, ty, by = n.dtype, self.ty(n.dtype), self[y]
-        if not 0 <= (-1 if _constant(y) is None else _constant(y)) < d.bits: by = self.let(f"and {ty} {by}, {self.constant(d, d.bits - 1)}")
+        if bounds(y)[0] < 0 or bounds(y)[1] >= d.bits: by = self.let(f"and {ty} {by}, {self.constant(d, d.bits - 1)}")
         return self.let(f"{'shl' if n.op is Ops.SHL else 'ashr' if d.kind == 'int' else 'lshr'} {ty} {self[x]}, {by}")
 
     def bitcast(self, x: UOp, d: DType) -> str:
@@ -512,7 +517,7 @@ class _Writer:
         if not self.is_native(ds): return self.cast(self.unpack(x, ds), dtypes.float32.vec(ds.lanes), d)
         if not self.is_native(d): return self.pack_float(self.cast(x, ds, dtypes.float32.vec(d.lanes)), d)
         a, b = self.ty(ds), self.ty(d)
-        if d.is_bool: return self.let(f"fcmp une {a} {x}, {self.constant(ds, 0)}" if ds.is_float else f"icmp ne {a} {x}, {self.constant(ds, 0)}")
+        if d.is_bool: return self.let(f"{'fcmp une' if ds.is_float else 'icmp ne'} {a} {x}, {self.constant(ds, 0)}")
         if ds.is_float:
             if d.is_float: return self.let(f"{'fpext' if d.bits > ds.bits else 'fptrunc'} {a} {x} to {b}")
             return self.saturate(x, ds, d)
@@ -549,7 +554,8 @@ class _Writer:
         inside = self.pick_constant(Ops.MIN, ds, least, self.constant(ds, float(d.max)))
         value = self.let(f"fpto{'si' if via.kind == 'int' else 'ui'} {a} {inside} to {self.ty(via)}")
         if d.kind == "int":
-            value = self.let(f"select {self.cond(d)} {self.let(f'fcmp ord {a} {x}, {x}')}, {self.ty(via)} {value}, {self.ty(via)} zeroinitializer")
+            is_number = self.let(f"fcmp ord {a} {x}, {x}")
+            value = self.let(f"select {self.cond(d)} {is_number}, {self.ty(via)} {value}, {self.ty(via)} zeroinitializer")
         return value if via is d else self.let(f"trunc {self.ty(via)} {value} to {self.ty(d)}")
 
     def unpack(self, x: str, ds: DType) -> str:
@@ -564,7 +570,7 @@ class _Writer:
 
     def pack_float(self, x: str, d: DType) -> str:
         """A float32 rounded to the bits of d, ties to even."""
-        f32, u32, lanes = self.ty(dtypes.float32.vec(d.lanes)), dtypes.uint32.vec(d.lanes), d.lanes
+        f32, u32 = self.ty(dtypes.float32.vec(d.lanes)), dtypes.uint32.vec(d.lanes)
         if d.scalar is not dtypes.bfloat16:
             half = self.half_type(d)
             return self.let(f"bitcast {half} {self.let(f'fptrunc {f32} {x} to {half}')} to {self.ty(d)}")
@@ -575,7 +581,7 @@ class _Writer:
         is_nan = self.let(f"fcmp uno {f32} {x}, {x}")
         quiet = self.let(f"or {ty} {bits}, {self.constant(u32, 0x400000)}")
         kept = self.let(f"select {self.cond(d)} {is_nan}, {ty} {quiet}, {ty} {up}")
-        return self.let(f"trunc {ty} {self.let(f'lshr {ty} {kept}, {self.constant(u32, 16)}')} to {f'i16' if lanes == 1 else f'<{lanes} x i16>'}")
+        return self.let(f"trunc {ty} {self.let(f'lshr {ty} {kept}, {self.constant(u32, 16)}')} to {self.ty(d)}")
 
     def half_type(self, d: DType) -> str:
         if d.scalar is not dtypes.float16 or d.scalar not in self.target.storage_dtypes:
@@ -615,21 +621,6 @@ def _constant(n: UOp) -> Any:
 def _gate(n: UOp) -> UOp | None: return n.src[3] if len(n.src) > 3 else None
 
 
-def _index_facts(uops: Sequence[UOp]) -> tuple[set[UOp], set[UOp]]:
-    """The nodes of which addresses are made, from loop counters and constants alone (their sums cannot overflow, as no memory is
-    that large), and those known to be >= 0, whose divisions are cheaper."""
-    pure: set[UOp] = set()
-    for n in uops:
-        if n.op in (Ops.RANGE, Ops.SPECIAL, Ops.LANES) or (n.op is Ops.CONST and n.dtype.is_int): pure.add(n)
-        elif n.op is Ops.PARAM and n.arg.kind == "value" and n.dtype.kind == "int": pure.add(n)
-        elif n.op in (Ops.ADD, Ops.SUB, Ops.MUL, Ops.CDIV, Ops.CMOD, Ops.SPLAT) and all(s in pure for s in n.src): pure.add(n)
-    address = {s for n in uops if n.op in (Ops.LOAD, Ops.STORE) for s in (n.src[1],) if s in pure}
-    for n in reversed(uops):
-        if n in address: address.update(s for s in n.src if s in pure and n.op is not Ops.RANGE)
-    positive: set[UOp] = set()
-    for n in uops:
-        if n.op in (Ops.RANGE, Ops.SPECIAL, Ops.LANES): positive.add(n)
-        elif n.op is Ops.CONST and n.dtype.is_int and n.arg >= 0: positive.add(n)
-        elif n.op in (Ops.ADD, Ops.MUL) and n in address and all(s in positive for s in n.src): positive.add(n)
-        elif n.op in (Ops.CDIV, Ops.CMOD, Ops.SPLAT) and all(s in positive for s in n.src): positive.add(n)
-    return address, positive
+def _never_wraps(n: UOp) -> bool:
+    """Whether the sum, difference or product is known to fit: what may wrap has the bounds of its whole dtype."""
+    return n.dtype.kind == "int" and bounds(n) != dtype_range(n.dtype)

@@ -16,7 +16,7 @@ def test_names():
     assert Device.canonicalize("cpu") == Device.canonicalize("CPU:0") == "CPU" and Device["cpu"] is Device["CPU"]
     assert Device["NULL:1"] is not Device["NULL:2"] and Device["null:1"] is Device["NULL:1"]
     assert Device.canonicalize("disk:/A/b:c") == "DISK:/A/b:c"
-    with pytest.raises(DeviceError, match="no device named 'TPU'.*\n.*one of CPU"): Device["TPU"]
+    with pytest.raises(DeviceError, match=r"no device named 'TPU'\n  try: one of CPU"): Device["TPU"]
     with pytest.raises(DeviceError, match="number"): Device["CPU:fast"]
     with pytest.raises(DeviceError, match="no file"): Device["DISK"]
     assert "CPU" in Device.available()

@@ -163,7 +163,8 @@ for _ in range(100): device.launch(prog, [out.ctypes.data], (0,), (100, 1, 1))
 
 def test_bad_calls():
     with pytest.raises(UsageError, match="must be ints"): CPU.launch(add_number(1), [0], [1.5])
-    with pytest.raises(DeviceError, match="cannot load missing"): CPU.load("missing", CPU.llvm.compile("define void @other() { ret void }", CPU.target.features))
+    other = CPU.llvm.compile("define void @other() { ret void }", CPU.target.features)
+    with pytest.raises(DeviceError, match="cannot load missing"): CPU.load("missing", other)
     with pytest.raises(CompilerBug, match="LLVM refuses"): CPU.llvm.compile("define void", CPU.target.features)
 
 
