@@ -22,7 +22,7 @@ GATE_COST = 2            # masking the loads of a padded value
 LAUNCH_COST = 4000       # what a kernel of its own costs beside its elements
 STAGE_ELEMENTS = 1 << 16  # the largest scratch row: a quarter of a megabyte of float32, an L2 share
 PARALLEL_WORK = 1 << 15  # below this many operations a kernel need not be parallel
-MAX_COST = 1 << 20
+MAX_COST = 2000          # operations per element beyond which a chain is cut: longer kernels compile slowly and gain nothing
 
 ALWAYS_STORED = {Ops.SCAN: "a running reduction has its own loop order", Ops.SCATTER: "scattered writes need memory",
                  Ops.SORT: "sorting needs memory", Ops.COPY: "it moves to another device"}
@@ -57,16 +57,19 @@ def trips(loops: tuple[UOp, ...]) -> int:
     return math.prod(r.src[0].arg for r in loops)
 
 
-def estimate_costs(order: list[UOp]) -> dict[UOp, int]:
-    """Operations for one element of each value, if the reductions below were at hand."""
+def estimate_costs(order: list[UOp]) -> tuple[dict[UOp, int], list[UOp]]:
+    """Operations for one element of each value, if the reductions below were at hand; and where chains get too long for a kernel."""
     cost: dict[UOp, int] = {}
+    long: list[UOp] = []
     for n in order:
         if n.op.kind in ("reduce", "fold", "scan", "sort") or n.op in ALWAYS_STORED or n.op is Ops.BUFFER: cost[n] = 1
         elif n.op.kind == "leaf": cost[n] = 0
         else:
             own = GATE_COST if n.op is Ops.PAD else n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0
-            cost[n] = min(MAX_COST, own + sum(cost[s] for s in n.src))
-    return cost
+            total = own + sum(cost[s] for s in n.src)
+            if total > MAX_COST and n.shape: long.append(n)
+            cost[n] = 1 if total > MAX_COST else total
+    return cost, long
 
 
 def reduce_work(n: UOp, cost: dict[UOp, int]) -> int:
@@ -82,7 +85,7 @@ class Chooser:
     def __init__(self, sink: UOp, target: Target) -> None:
         self.sink, self.target = sink, target
         self.order = sink.toposort()
-        self.cost = estimate_costs(self.order)
+        self.cost, self.long = estimate_costs(self.order)
         self.wants: dict[UOp, dict[Want, None]] = {n: {} for n in self.order}
         self.reasons: dict[UOp, str] = {}
         self.stages: dict[UOp, tuple[int, ...]] = {}
@@ -93,6 +96,7 @@ class Chooser:
 
     def run(self) -> UOp:
         forced = {s: "it is a result" for s in self.sink.src}
+        for n in self.long: forced[n] = f"its chain of operations would make a kernel of more than {MAX_COST}"
         for n in self.order:
             if n.op in ALWAYS_STORED: forced.setdefault(n, ALWAYS_STORED[n.op])
             if n.op is Ops.CONTIGUOUS: forced.setdefault(n, n.arg or "contiguous() was asked for")

@@ -1,0 +1,62 @@
+"""Tour: docs/tour.md, written from what the compiler does: one small tensor after every pass.
+
+    python -m glassgrad.tour > docs/tour.md
+
+The suite writes it again and compares, so the tour is true.
+"""
+from __future__ import annotations
+
+from glassgrad import flow
+from glassgrad.device.device import Device
+from glassgrad.show import Step, diff, follow
+from glassgrad.target.llvm import cpu_target
+from glassgrad.tensor.tensor import Tensor
+from glassgrad.uop.text import to_text
+from glassgrad.viz.loops import loops_text
+
+FEATURES = "+avx2,+fma"     # the tour must read the same on every machine
+HEAD = """# The tour: one tensor, every pass
+
+This page is written by `python -m glassgrad.tour`. It follows
+
+```python
+(Tensor.empty(64, 32) @ Tensor.empty(32, 64)).softmax()
+```
+
+from the tensor graph to LLVM IR for a CPU with AVX2. Read it beside `glassgrad/flow.py`, which is the list of these passes.
+A line is a node: `%3 = add f32 %1 %2`. `%3` is its number, `add` its op, `f32` its dtype, then come its sources and its argument.
+"""
+
+
+def example() -> Tensor:
+    """The tensor of the tour."""
+    return (Tensor.empty(64, 32) @ Tensor.empty(32, 64)).softmax()
+
+
+def section(s: Step, why: str) -> list[str]:
+    """One pass: why it is there, which rules fired, what it changed."""
+    lines = [f"### {s.name}", "", f"Without it: {why}.", ""]
+    if s.rules: lines += ["Rules that fired: " + ", ".join(f"`{n}` {k}x" if k > 1 else f"`{n}`" for n, k in sorted(s.rules.items())) + ".", ""]
+    changed = diff(s.before, s.after)
+    return [*lines, *(["```diff", changed, "```"] if changed else ["It has nothing to do here."]), ""]
+
+
+def write() -> str:
+    """The whole page."""
+    target = cpu_target(FEATURES, threads=2, l1_bytes=32 << 10, l2_bytes=512 << 10, llc_bytes=8 << 20)
+    shown = follow(example(), target)
+    why = {p.name: p.why for p in (*flow.TENSOR_FLOW, *flow.KERNEL_FLOW)}
+    lines = [HEAD, "## The tensor graph", "", "```", to_text(shown.tensor[0].before, normal=True), "```", ""]
+    for s in shown.tensor: lines += section(s, why[s.name])
+    lines += ["## The kernels", "", f"`cut kernels` makes {len(shown.kernels)} of it:", ""]
+    lines += [f"- `{call.name}`: {call.reason}" for call, _, _ in shown.kernels] + [""]
+    call, steps, program = max(shown.kernels, key=lambda k: len(k[2].uops))
+    lines += [f"## The kernel `{call.name}`", "", "```", to_text(call.ast, normal=True), "```", ""]
+    for s in steps: lines += section(s, why[s.name])
+    lines += ["### linearize", "", f"The compact graph of {len(steps[-1].after.toposort())} nodes is spelled out as {len(program.uops)} instructions, as loops:", "",
+              "```", loops_text(program.uops, program), "```", "", "### render", "", "The same as LLVM IR, its first lines:", "",
+              "```llvm", *Device["CPU"].render(program).splitlines()[:60], "```", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__": print(write(), end="")
