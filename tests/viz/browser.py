@@ -99,7 +99,7 @@ class Browser:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                if self.run(code): return
+                if self.run(f"!!({code})"): return
             except RuntimeError: pass   # between two pages there is nothing to ask
             if time.monotonic() > deadline: raise TimeoutError(f"never true: {code}; errors on the page: {self.errors}")
             time.sleep(0.05)

@@ -203,7 +203,7 @@ function layOut(sides) {
 }
 
 function viewPasses() {
-  const canvasOf = side => h("div", {class: "canvas graph", id: "side-" + side}, h("span", {class: "tag"}, side), h("canvas", {tabindex: 0, "aria-label": `Graph ${side} the pass; the Text view lists the same nodes`}));
+  const canvasOf = side => h("div", {class: "canvas graph", id: "side-" + side}, side === "changes" ? null : h("span", {class: "tag"}, side), h("canvas", {tabindex: 0, "aria-label": `Graph ${side} the pass; the Text view lists the same nodes`}));
   const mode = (m, name, key) => h("button", {"data-mode": m, "aria-pressed": String(state.mode === m), title: `${name} (${key})`, onclick: () => setMode(m)}, name);
   const toggle = (flag, name, key) => h("button", {"data-flag": flag, "aria-pressed": String(state[flag]), title: `Show ${name} as nodes (${key})`, onclick: () => setFlag(flag)}, name);
   const [changes, before, after] = ["changes", "before", "after"].map(canvasOf);
@@ -211,9 +211,9 @@ function viewPasses() {
     h("div", {class: "left"}, h("div", {class: "steps", id: "steps", role: "listbox", "aria-label": "Passes"}), h("div", {class: "legend", id: "legend"})),
     h("div", {class: "middle"},
       h("div", {class: "toolbar"}, h("div", {class: "switch"}, mode("changes", "Changes", "d"), mode("split", "Side by side", "s"), mode("before", "Before", "b"), mode("after", "After", "a"), mode("text", "Text", "x")),
-        h("div", {class: "switch"}, toggle("consts", "constants", "c"), toggle("ranges", "ranges", "r")), h("button", {class: "plain", title: "Whole graph in sight (f)", onclick: fit}, "Fit"),
-        h("input", {id: "find", type: "search", placeholder: "Find node", "aria-label": "Find node", oninput: e => findNode(e.target.value)}), h("span", {id: "counts", role: "status"})),
-      h("div", {class: "stage", id: "stage"}, changes, before, after, h("div", {class: "lists", id: "lists", hidden: true}))),
+        h("div", {class: "switch"}, toggle("consts", "consts", "c"), toggle("ranges", "ranges", "r")), h("button", {class: "plain", title: "Whole graph in sight (f)", onclick: () => fit()}, "Fit"),
+        h("input", {id: "find", type: "search", placeholder: "Find node", "aria-label": "Find node", oninput: e => findNode(e.target.value)})),
+      h("div", {class: "stage", id: "stage"}, changes, before, after, h("div", {class: "lists", id: "lists", hidden: true}), h("span", {id: "counts", class: "over", role: "status"}))),
     h("aside", {class: "inspector", id: "inspector"})));
   for (const [side, el] of [["changes", changes], ["before", before], ["after", after]]) views[side] = new GraphView(el.querySelector("canvas"), index.kinds, pickNode);
   paintLegend(); paintSteps(); arrange(); showStep();
@@ -229,7 +229,10 @@ function setFlag(flag) {
   for (const b of document.querySelectorAll("[data-flag]")) b.setAttribute("aria-pressed", String(state[b.dataset.flag]));
   drawGraphs();
 }
-function fit() { for (const v of Object.values(views)) v.fit(true); }
+function fit(whole = true) {
+  const shown = sidesOf(state.mode).map(side => views[side]), scale = Math.min(...shown.map(v => v.fullScale()));
+  for (const v of shown) v.fit(whole, scale);
+}
 
 function paintLegend() {
   fill($("legend"), ...Object.entries(CATEGORY_NAMES).map(([c, name]) => h("span", {}, h("i", {class: "swatch", style: {background: `var(--op-${c})`}}), name)),
@@ -288,6 +291,7 @@ async function drawGraphs() {
   catch (error) { $("counts").textContent = error.message; return setMode("text"); }
   if (c !== comparison || !$("counts")) return;
   wanted.forEach(([side, , marks], i) => { views[side].resize(); views[side].show(boxes[i], layouts[i], marks); });
+  fit(false);
   const count = (side, mark) => Object.values(c[side].marks).filter(m => m === mark).length;
   const cut = ["before", "after"].filter(s => c[s].nodes.length < c[s].total).map(s => `${c[s].nodes.length} of ${c[s].total.toLocaleString("en")} nodes ${s}, those nearest to the change`);
   $("counts").textContent = `${c.before.total} → ${c.after.total} nodes · ${count("after", "new")} new · ${count("before", "gone")} gone` + (cut.length ? ` · showing ${cut.join("; ")}` : "");
@@ -573,7 +577,7 @@ function onKey(e) {
   const graph = fn => () => { if (state.tab === "passes" && comparison) fn(); };
   const actions = {ArrowDown: () => move(1), j: () => move(1), ArrowUp: () => move(-1), k: () => move(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1), "/": () => $("search").focus(), t: turnTheme, o: () => select(OVERVIEW, "overview"), "?": showKeys,
     d: graph(() => setMode("changes")), s: graph(() => setMode("split")), b: graph(() => setMode("before")), a: graph(() => setMode("after")), x: graph(() => setMode("text")), c: graph(() => setFlag("consts")), r: graph(() => setFlag("ranges")),
-    f: () => state.tab === "timeline" || state.tab === "memory" ? axis.fit() : graph(fit)(), "+": graph(() => zoom(1.25)), "=": graph(() => zoom(1.25)), "-": graph(() => zoom(0.8))};
+    f: () => state.tab === "timeline" || state.tab === "memory" ? axis.fit() : graph(() => fit())(), "+": graph(() => zoom(1.25)), "=": graph(() => zoom(1.25)), "-": graph(() => zoom(0.8))};
   const action = actions[e.key] || (/^[1-9]$/.test(e.key) ? () => tab(+e.key - 1) : null);
   if (action) { e.preventDefault(); action(); }
 }

@@ -91,6 +91,7 @@ class GraphView {
     this.hover = null;
     if (!this.byId.has(this.picked)) this.picked = null;
     if (!keepView) this.fit(); else this.draw();
+    this.canvas.dataset.nodes = this.nodes.length;
   }
 
   resize() {
@@ -102,18 +103,24 @@ class GraphView {
     if (fresh) this.fit(); else this.draw();
   }
 
-  // The whole graph if it can be read that way, else its root end at a readable size.
-  fit(whole) {
+  // The scale at which the whole graph is in sight.
+  fullScale() {
+    const {clientWidth: w, clientHeight: h} = this.canvas.parentElement;
+    return Math.min((w - 40) / Math.max(this.width, 1), (h - 40) / Math.max(this.height, 1), 1.25);
+  }
+
+  // The whole graph if it can be read that way, else its root end at a readable size. Graphs side by side have one scale.
+  fit(whole, at) {
     const {clientWidth: w, clientHeight: h} = this.canvas.parentElement;
     this.unfit = !w || !h;
     if (!this.width || this.unfit) return this.draw();
-    const scale = Math.min((w - 40) / this.width, (h - 40) / this.height, 1.25);
+    const scale = at || this.fullScale();
     this.scale = whole || scale > 0.3 ? scale : 0.5;
     this.x = (w - this.width * this.scale) / 2;
     this.y = this.scale > scale + 1e-6 && this.height * this.scale > h ? h - 20 - this.height * this.scale : (h - this.height * this.scale) / 2;
     if (this.width * this.scale > w) {
-      const root = this.nodes[this.nodes.length - 1];
-      if (root) this.x = w / 2 - root.x * this.scale;
+      const root = this.nodes.reduce((a, n) => n.y > a.y ? n : a, this.nodes[0]);
+      this.x = w / 2 - root.x * this.scale;
     }
     this.draw();
   }
