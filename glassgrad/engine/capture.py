@@ -1,17 +1,51 @@
 """Capture: the trace of a jitted function that is in progress, if there is one. The Tensor layer tells it what is read and written.
 
-The Tensor layer calls `current.touch(storage)` before it reads or rebinds a storage that was not born in this trace, and asks
-`forbid_values` before it hands values to Python.
+The Tensor layer names its class in `tensor_type`, calls `current.touch(storage)` before it reads or rebinds a storage that was not
+born in this trace, and asks `forbid_values` before it hands values to Python.
 """
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 from glassgrad.uop.errors import JitError
 
+class RandomState:
+    """Where the next random numbers come from: `counter` words of the stream named by `seed` have been used."""
+    __slots__ = ("seed", "counter")
+    def __init__(self, seed: int, counter: int) -> None: self.seed, self.counter = seed, counter
+
+
 current: Any = None
-"""The `jit.Trace` in progress, or None."""
+"""The `trace.Trace` in progress, or None."""
+tensor_type: Any = ()
+"""The class Tensor; it has `_storage`, `_chain`, `_requires_grad`, `grad`, `training` and `_fill(storage, chain)`."""
+storage_type: Any = None
+"""The class of storages: `Storage(value, device, is_leaf)`, with `trace`, the trace it was born in."""
+random_state: Any = RandomState(0, 0)
+
+
+def flags() -> tuple:
+    """The settings of the Tensor layer that a traced function may depend on."""
+    return (tensor_type.training,)
+
+
+def new_storage(value: Any, device: str | None) -> Any:
+    """A storage for a value that was computed."""
+    return storage_type(value, device, value.dtype.is_float)
+
+
+def new_tensor(store: Any, chain: tuple) -> Any:
+    """A tensor that views a storage."""
+    t = object.__new__(tensor_type)
+    t._fill(store, chain)
+    return t
+
+
+def is_tracing() -> bool:
+    """Whether this thread is inside a traced function."""
+    return current is not None and current.thread == threading.get_ident()
 
 
 def forbid_values(what: str, sites: Sequence[str | None] = ()) -> None:
@@ -19,7 +53,7 @@ def forbid_values(what: str, sites: Sequence[str | None] = ()) -> None:
 
     errors:  JitError inside a traced function
     """
-    if current is None: return
+    if not is_tracing(): return
     made = next((s for s in sites if s), None)
     raise JitError(f"{what} inside the jitted function {current.name}\n"
                    "  its values are not known while it is captured, and a replay would not run this line again"

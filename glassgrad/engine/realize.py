@@ -21,7 +21,7 @@ MAX_RECIPES = 4096
 pending: list[Callable[[], Iterable[UOp]]] = []
 """Each gives values that must be realized along with the next ones: what was assigned and not yet computed."""
 _recipes: dict[tuple, Recipe] = {}
-_lock = threading.RLock()
+lock = threading.RLock()
 _ticks = itertools.count()
 
 
@@ -59,8 +59,8 @@ def realize(*roots: UOp) -> list[Buffer]:
 
     errors:  DeviceError for an op across devices or a device out of memory; UsageError for a variable without a value
     """
-    if capture.current is not None: return capture.current.unread(roots)
-    with _lock:
+    if capture.is_tracing(): return [capture.Unread(r.site) for r in roots]  # type: ignore[misc]
+    with lock:
         for more in pending: roots += tuple(n for n in more() if n.memory is None)
         todo = [n for n in roots if n.memory is None]
         if todo: compute(todo)
@@ -73,20 +73,26 @@ def _memory(n: UOp) -> Buffer:
     return buf
 
 
-def compute(roots: Sequence[UOp]) -> None:
+def compute(roots: Sequence[UOp]) -> tuple[Signature, Recipe]:
     """Run the recipe of these values and remember in each node where its value lies."""
     signature = sign(roots, (Device.DEFAULT, code_key()))
     recipe = recipe_for(roots, signature)
     outs = recipe.run([b.memory for b in signature.buffers], [value_of(n) for n in signature.values], [r.site for r in roots])
-    leaves: dict[int, UOp] = dict(enumerate(signature.buffers))
-    for r, slot, buf in zip(roots, recipe.outputs, outs, strict=True):
-        leaf = leaves.get(slot)
-        if leaf is None: leaf = leaves[slot] = buffer_uop(buf)
-        r.memory = leaf
+    for r, leaf in zip(roots, leaves_of(recipe, signature.buffers, outs), strict=True):
+        if r.op is not Ops.BUFFER: r.memory = leaf
         # the same value without its mark; constants are shared by everyone and stay as they are
         while r.op in (Ops.DETACH, Ops.CONTIGUOUS) and r.src[0].op.kind not in ("leaf", "movement"):
             r = r.src[0]
             r.memory = leaf
+    return signature, recipe
+
+
+def leaves_of(recipe: Recipe, inputs: Sequence[UOp], outs: Sequence[Buffer]) -> list[UOp]:
+    """A BUFFER leaf for each result; results that lie in one slot share it."""
+    leaves: dict[int, UOp] = dict(enumerate(inputs))
+    for slot, buf in zip(recipe.outputs, outs, strict=True):
+        if slot not in leaves: leaves[slot] = buffer_uop(buf)
+    return [leaves[slot] for slot in recipe.outputs]
 
 
 def recipe_for(roots: Sequence[UOp], signature: Signature) -> Recipe:
@@ -116,7 +122,7 @@ def key_value(key: KeyArg) -> int:
 
 def forget_everything() -> None:
     """Drop recipes, plans and programs from memory (not from disk): what follows is a warm start."""
-    with _lock:
+    with lock:
         _recipes.clear()
         forget_plans()
 

@@ -1,0 +1,213 @@
+"""Replay: what a traced call needs to happen again: the recipe, where its inputs come from, and where its results go."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from glassgrad.engine import capture
+from glassgrad.engine import realize as engine
+from glassgrad.engine.capture import RandomState
+from glassgrad.engine.recipe import Recipe
+from glassgrad.engine.watch import MISSING, SIMPLE, Place, Watch
+from glassgrad.uop.dtype import DType
+from glassgrad.uop.errors import JitError
+from glassgrad.uop.ops import KeyArg, Ops
+from glassgrad.uop.uop import UOp
+
+
+# ---- the structure of a call -------------------------------------------------------------------------------------------------------
+class Call:
+    """The arguments of one call: `key` is equal where a capture may be replayed; `tensors` are in the order they were met, `stores`
+    numbers their storages, `variables` has the value bound to each VAR, `objects` are known by identity."""
+    __slots__ = ("key", "tensors", "stores", "variables", "objects", "name")
+
+    def __init__(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.name = name
+        self.tensors: list[Any] = []
+        self.stores: dict[Any, int] = {}
+        self.variables: dict[UOp, UOp] = {}
+        self.objects: list[Any] = []
+        key: list[Any] = []
+        for x in args: self.add(x, key)
+        for k in sorted(kwargs):
+            key.append(k)
+            self.add(kwargs[k], key)
+        self.key = tuple(key)
+
+    def add(self, x: Any, key: list[Any]) -> None:
+        kind = type(x)
+        if isinstance(x, capture.tensor_type):
+            store = x._storage
+            self.tensors.append(x)
+            value, grad = store.value, x.grad
+            key.append((self.stores.setdefault(store, len(self.tensors) - 1), value.shape, value.dtype, store.device, x._chain, x._requires_grad, grad is None))
+            if grad is not None: self.add(grad, key)
+        elif kind is float: key.append((float, x.hex()))
+        elif isinstance(x, SIMPLE): key.append((kind, x))
+        elif isinstance(x, (list, tuple)):
+            key.append((kind, len(x)))
+            for y in x: self.add(y, key)
+        elif isinstance(x, dict):
+            key.append((kind, tuple(x)))
+            for y in x.values(): self.add(y, key)
+        elif isinstance(x, UOp) and x.op is Ops.BIND:
+            self.variables[x.src[0]] = x
+            key.append(x.src[0])
+        elif isinstance(x, (UOp, DType)): key.append(x)
+        elif kind.__module__ == "numpy" and hasattr(x, "tobytes"):
+            if x.shape: raise JitError(f"jit: {self.name} was called with a NumPy array {x.shape} of {x.dtype}\n"
+                                       "  its values would be constants of the captured code\n  try: pass Tensor(array)")
+            key.append((kind, x.item()))
+        else:
+            key.append((kind, id(x)))
+            self.objects.append(x)
+
+
+# ---- how a result is built -----------------------------------------------------------------------------------------------------------
+class Fresh(NamedTuple):
+    """A new tensor: a view of result number `root`."""
+    root: int
+    chain: tuple
+    device: str | None
+class ViewOf(NamedTuple):
+    """A new view of input number `index`."""
+    index: int
+    chain: tuple
+class Argument(NamedTuple):
+    """The argument tensor of that number itself."""
+    index: int
+class Constant(NamedTuple):
+    """A Python value, or a tensor that was there before."""
+    value: Any
+class Nest(NamedTuple):
+    """A container: `build` makes it of its parts."""
+    build: Callable[[list[Any]], Any]
+    parts: list[Any]
+
+
+class Builder:
+    """One replay's results: `values` as they were computed, new tensors each once."""
+
+    def __init__(self, call: Call, stores: Sequence[Any], values: Sequence[UOp]) -> None:
+        self.call, self.stores, self.values = call, stores, values
+        self.made: dict[int, Any] = {}
+        self.tensors: dict[int, Any] = {}
+
+    def build(self, spec: Any) -> Any:
+        kind = type(spec)
+        if kind is Constant: return spec.value
+        if kind is Argument: return self.call.tensors[spec.index]
+        if kind is Nest: return spec.build([self.build(p) for p in spec.parts])
+        t = self.tensors.get(id(spec))
+        if t is None: t = self.tensors[id(spec)] = capture.new_tensor(self.stores[spec.index] if kind is ViewOf else self.storage(spec), spec.chain)
+        return t
+
+    def storage(self, spec: Fresh) -> Any:
+        store = self.made.get(spec.root)
+        if store is None: store = self.made[spec.root] = capture.new_storage(self.values[spec.root], spec.device)
+        return store
+
+
+# ---- the capture -----------------------------------------------------------------------------------------------------------------------
+class Input(NamedTuple):
+    """A storage that the function read or wrote: an argument's (its number), one kept at a place that changes, or always the same one."""
+    argument: int | None
+    place: Place | None
+    store: Any
+    shape: tuple[int, ...]
+    dtype: DType
+
+
+class Capture:
+    """A traced call, ready to be replayed.
+
+    `feeds` has for each buffer of the recipe the number of an input, or a leaf that always stays; `values` for each value the offset of
+    the random counter, or the node that stays; `written` are (input, result); `places` and `grads` are (where, how to build it).
+    """
+
+    def __init__(self, recipe: Recipe | None, watch: Watch, call: Call) -> None:
+        self.recipe, self.watch = recipe, watch
+        self.objects = call.objects                      # alive, since their ids are in the key
+        self.inputs: list[Input] = []
+        self.feeds: list[int | UOp] = []
+        self.values: list[int | UOp] = []
+        self.shapes: list[tuple[int, ...]] = []          # of the results
+        self.written: list[tuple[int, int]] = []
+        self.places: list[tuple[Place, Any]] = []
+        self.grads: list[tuple[int, Any]] = []
+        self.result: Any = None
+        self.world: dict[Any, int | None] = {}           # storages reachable without the arguments -> the argument they are too
+        self.shared: set[int] = set()                    # the arguments among these
+        self.random: tuple[bool, int, int] | None = None  # (absolute, seed, counter or its increase) after the call, if it changes
+        self.fixed: list[Input] = []
+
+    def fits(self, call: Call) -> bool:
+        """Whether all that is not in the key is as it was when the function was traced."""
+        world, shared = self.world, self.shared
+        for store, number in call.stores.items():
+            if store in world:
+                if world[store] != number: return False
+            elif number in shared: return False
+        for _, place, store, shape, dtype in self.fixed:
+            if place is not None:
+                if place.get()._storage in call.stores: return False
+            elif store.value.shape != shape or store.value.dtype is not dtype: return False
+        return self.watch.change() is None
+
+    def replay(self, call: Call) -> Any:
+        """Run the recipe on what the inputs hold now, write what is to be written, build the result."""
+        stores = [call.tensors[a]._storage if a is not None else p.get()._storage if p is not None else s for a, p, s, _, _ in self.inputs]
+        values: list[UOp] = []
+        if self.recipe is not None:
+            leaves = [self._leaf(stores, f) if type(f) is int else f for f in self.feeds]
+            with engine.lock: outs = self.recipe.run([n.memory for n in leaves], self._values(call) if self.values else ())
+            values = [leaf.reshape(shape) for leaf, shape in zip(engine.leaves_of(self.recipe, leaves, outs), self.shapes)]
+        if self.random is not None: self._advance_random()
+        for index, root in self.written: stores[index].value = values[root]
+        builder = Builder(call, stores, values)
+        for place, x in [(place, builder.build(spec)) for place, spec in self.places]: place.put(x)
+        for number, spec in self.grads: call.tensors[number].grad = builder.build(spec)
+        return builder.build(self.result)
+
+    def _leaf(self, stores: list[Any], index: int) -> UOp:
+        """The BUFFER that holds an input; lazy inputs are computed first, all at once."""
+        leaf = leaf_under(stores[index].value)
+        if leaf is None:
+            engine.realize(*[s.value for s in stores])
+            leaf = leaf_under(stores[index].value)
+        assert leaf is not None, "a realized value has memory"
+        return leaf
+
+    def _values(self, call: Call) -> list[int]:
+        state = capture.random_state
+        out = []
+        for v in self.values:
+            if type(v) is int: out.append(engine.key_value(KeyArg(state.seed, state.counter + v)))
+            else: out.append(engine.value_of(call.variables.get(v.src[0], v) if v.op is Ops.BIND else v))  # type: ignore[union-attr]
+        return out
+
+    def _advance_random(self) -> None:
+        state = capture.random_state
+        is_absolute, seed, counter = self.random  # type: ignore[misc]
+        if is_absolute: state.seed, state.counter = seed, counter
+        else: state.counter += counter
+
+
+def leaf_under(value: UOp) -> UOp | None:
+    """The BUFFER whose elements, in order, are this value; None if it has not been computed."""
+    if value.op is Ops.RESHAPE and value.src[0].op is Ops.BUFFER: return value.src[0]
+    while value.op is not Ops.BUFFER:
+        if value.memory is not None: return value.memory
+        if value.op not in (Ops.RESHAPE, Ops.LEAF, Ops.DETACH, Ops.CONTIGUOUS): return None
+        value = value.src[0]
+    return value
+
+
+def describe(x: Any) -> Any:
+    """What must be alike in two tensors for one to stand in for the other."""
+    if not isinstance(x, capture.tensor_type): return MISSING
+    value = x._storage.value
+    return value.shape, value.dtype, x._storage.device, x._chain, x._requires_grad
+
+
+__all__ = ["Argument", "Call", "Capture", "Constant", "Fresh", "Input", "Nest", "RandomState", "ViewOf", "describe", "leaf_under"]
