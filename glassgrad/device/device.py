@@ -126,6 +126,10 @@ class CachingAllocator:
         return max(-(-nbytes // unit) * unit, 64)
 
     def alloc(self, nbytes: int) -> Handle:
+        """Memory of at least `nbytes`, kept or new.
+
+        errors:  DeviceError if there is none even after trim()
+        """
         size = self.rounded(nbytes)
         with self._lock:
             self.used += size
@@ -146,6 +150,7 @@ class CachingAllocator:
                               "  try: smaller batches, or drop tensors that are no longer needed") from None
 
     def free(self, handle: Handle, nbytes: int) -> None:
+        """Keep what `alloc(nbytes)` gave for the next who asks."""
         size, drop = self.rounded(nbytes), []
         with self._lock:
             self.used -= size

@@ -91,6 +91,7 @@ class _Writer:
         self.block = "entry"
         self.loops: dict[UOp, tuple[str, str, str]] = {}     # RANGE -> (body label, exit label, count)
         self.bases: list[dict[tuple[str, str, UOp], str]] = [{}]   # pointers made so far, one level per open block scope
+        self.folded = _folded(program.uops)
         self.written = {_memory(n.src[0]) for n in program.uops if n.op is Ops.STORE}
 
     # ---- text ----
@@ -210,7 +211,8 @@ class _Writer:
         """Write uops[i] (and the stores after it that share its gate); the next place to go on."""
         n = uops[i]
         if n.op is Ops.STORE: return self.stores(uops, i)
-        if n.op.is_alu: self.names[n] = self.alu(n)
+        if n in self.folded: pass
+        elif n.op.is_alu: self.names[n] = self.alu(n)
         elif n in self.names and n.op is not Ops.ACC: pass
         elif n.op in _EMIT: _EMIT[n.op](self, n)
         else: raise CompilerBug(f"llvm: {n.op} may not stand in LINEAR form on a CPU: {n!r}")
@@ -270,7 +272,7 @@ class _Writer:
         ty, flags = self.in_memory(buf.dtype.scalar), "" if checked else " inbounds"
         if idx.op is Ops.CONST: return self.let(f"getelementptr{flags} {ty}, ptr {self[buf]}, i64 {idx.arg}") if idx.arg else self[buf]
         base, constant = idx, 0
-        if idx.op is Ops.ADD and idx.src[1].op is Ops.CONST: base, constant = idx.src[0], idx.src[1].arg
+        if _is_offset(idx): base, constant = idx.src[0], idx.src[1].arg
         key = (self[buf], ty, base)
         found = next((level[key] for level in reversed(self.bases) if key in level), None)
         if found is None:
@@ -619,6 +621,22 @@ def _constant(n: UOp) -> Any:
 
 
 def _gate(n: UOp) -> UOp | None: return n.src[3] if len(n.src) > 3 else None
+
+
+def _is_offset(idx: UOp) -> bool: return idx.op is Ops.ADD and idx.src[1].op is Ops.CONST and idx.dtype.lanes == 1
+
+
+def _folded(uops: Sequence[UOp]) -> set[UOp]:
+    """The sums base+constant that are only addresses: `pointer` writes them, they need no instruction of their own."""
+    only = {n for n in uops if _is_offset(n)}
+    for n in uops:
+        if n.op in (Ops.LOAD, Ops.STORE):
+            gate = n.src[2:3] if n.op is Ops.LOAD else n.src[3:4]
+            if n.op is Ops.STORE or not gate or gate[0].dtype.lanes > 1:
+                only.difference_update((n.src[0], *n.src[2:]))
+                continue
+        only.difference_update(n.src)
+    return only
 
 
 def _never_wraps(n: UOp) -> bool:

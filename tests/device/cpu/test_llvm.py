@@ -310,6 +310,32 @@ def test_scratch(size):
     np.testing.assert_allclose(run(k, np.zeros(4, "f"), x), want, rtol=1e-4)
 
 
+def test_registers_are_told_apart_by_more_than_their_number():
+    k = Linear("registers", I)
+    out, out2 = k.buffer(dtypes.float32, 1), k.buffer(dtypes.int32, 1)
+    zero = k.const(0)
+    a, b = k.acc(0, k.const(1.5, dtypes.float32)), k.acc(0, k.const(2, dtypes.int32))
+    r = k.loop(0, 3)
+    k.set(a, k.put(k.get(a, r) * 2.0))
+    k.set(b, k.put(k.get(b, r) + 1))
+    e = k.end(r)
+    k.store(out, zero, k.get(a, e))
+    k.store(out2, zero, k.get(b, e))
+    x = np.zeros(1, "i4")
+    assert run(k, np.zeros(1, "f"), x)[0] == 12 and x[0] == 5
+
+
+def test_an_address_that_is_also_a_value():
+    k = Linear("both", I)
+    out, g = k.buffer(I, 12), k.group(0, 4)
+    there = k.put(g + 8)
+    k.store(out, there, there)
+    k.store(out, k.put(g + 4), k.put(g * 2))
+    assert run(k, np.zeros(12, "i8")).tolist() == [0, 0, 0, 0, 0, 2, 4, 6, 8, 9, 10, 11]
+    text = render(k.program(), CPU.target)
+    assert text.count("add nsw") == 1                        # g + 4 is folded into its access
+
+
 def gemm(m, n, kk, rows=6, panels=2, lanes=8):
     """C = A @ B in register tiles of rows x panels*lanes."""
     k, f, w = Linear("gemm", I), dtypes.float32, panels * lanes
