@@ -39,12 +39,12 @@ class SlotFacts(NamedTuple):
 
 
 class Unit:
-    """A compiled program: what is kept of it once it is binary. `prog` is the device's handle, loaded at first use."""
-    __slots__ = ("name", "binary", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace", "source", "prog")
+    """A compiled program: what is kept of it once it is binary. `prog` is the device's handle, loaded at first use; `recorded` VIZ's number."""
+    __slots__ = ("name", "binary", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace", "source", "prog", "recorded")
     FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace")
 
     def __init__(self, binary: bytes, source: str | None = None, **facts: Any) -> None:
-        self.binary, self.source, self.prog = binary, source, None
+        self.binary, self.source, self.prog, self.recorded = binary, source, None, None
         for name in self.FACTS: setattr(self, name, facts[name])
         self.grid, self.local, self.outs = tuple(self.grid), tuple(self.local), tuple(self.outs)
 
@@ -77,6 +77,7 @@ class Plan:
         self.bytes = sum(self.units[r.unit].bytes for r in self.rows)
         self.out_facts = [(s.size, s.dtype) for s in self.slots[inputs:inputs + outputs]]
         self.replay: Any = None
+        self.recorded: int | None = None
         self.name = device.name
 
     @property
@@ -116,7 +117,7 @@ class Plan:
         """Launch by launch, each timed and, with CHECK=2, compared with the reference device."""
         device, offset = self.device, self.device.offset
         if record.recorder is not None:
-            record.recorder.schedule(self._calls(), key=id(self), peak_bytes=self.peak_bytes)
+            record.recorder.ran(self.record())
             record.recorder.memory(time.perf_counter(), device.memory.used, device.name, self.rows[-1].name if self.rows else "")
         for row, launch in zip(self.rows, self._launches(), strict=True):
             unit = self.units[row.unit]
@@ -131,7 +132,7 @@ class Plan:
             end = time.perf_counter()
             GlobalCounters.kernel_count += 1
             asked = [sites[s - self.inputs] for s in row.bufs if self.inputs <= s < self.inputs + len(sites)]
-            debug.kernel_ran(row.name, device.name, start, end, unit.bytes, unit.flops, [*filter(None, asked), *row.sites])
+            debug.kernel_ran(row.name, device.name, start, end, unit.bytes, unit.flops, [*filter(None, asked), *row.sites], unit.recorded)
             if checking is not None: checking()
 
     def _views(self, row: Row, known: list[Buffer], arena: Buffer | None) -> list[Buffer]:
@@ -150,8 +151,14 @@ class Plan:
             unit = self.units[r.unit]
             written = {r.bufs[i] for i in unit.outs}
             out.append(record.Call(r.name, r.sites, r.reason, (), self.name, tuple(texts[s] for s in r.bufs if s in written),
-                                   tuple(texts[s] for s in r.bufs if s not in written), unit.bytes, unit.flops))
+                                   tuple(texts[s] for s in r.bufs if s not in written), unit.bytes, unit.flops, unit.recorded))
         return out
+
+    def record(self) -> int:
+        """The number of this plan in VIZ's record, where it is entered once."""
+        assert record.recorder is not None, "record is called when there is a recorder"
+        if self.recorded is None: self.recorded = record.recorder.schedule(self._calls(), runs=0, peak_bytes=self.peak_bytes)
+        return self.recorded
 
     # ---- for people and for the disk ---------------------------------------------------------------------------------------------
     def __str__(self) -> str:
@@ -232,6 +239,7 @@ def _make_plan(graph: UOp, device: DeviceBase) -> Plan:
         rows.append(Row(units[id(unit)], tuple(call.bufs), tuple(call.vals), call.name or unit.name, call.reason, tuple(call.sites), call.ast))
     if sorted(slots) != list(range(len(slots))): raise CompilerBug(f"schedule: the slots {sorted(slots)} are not numbered without gaps")
     plan = Plan(device, inputs, outputs, [slots[i] for i in range(len(slots))], programs, rows)
+    if record.recorder is not None: plan.record()
     debug.say(3, lambda: f"{plan}\n  scheduled and compiled in {debug.seconds(time.perf_counter() - start)}")
     _write_plan(graph, plan)
     return plan
@@ -250,7 +258,7 @@ def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
 
 def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
     recorder, start = record.recorder, time.perf_counter()
-    if recorder is not None: recorder.kernel_begin(name, ast)
+    number = recorder.kernel_begin(name, ast) if recorder is not None else None
     try:
         program = flow.lower(ast, device.target, name, check=CHECK.value >= 1)
         lowered = time.perf_counter()
@@ -263,10 +271,12 @@ def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
     debug.say(3, lambda: f"  compiled {program.name}: lowering {debug.seconds(lowered - start)}, code {debug.seconds(time.perf_counter() - lowered)},"
                          f" {len(program.uops)} uops, {len(binary)} bytes")
     if recorder is not None:
-        recorder.program(name, source=source, grid=program.grid, local=program.local)
+        asm = getattr(device, "disassemble", None)
+        recorder.program(source=source, asm=functools.partial(asm, source) if asm else "", program=program, grid=program.grid, local=program.local)
         recorder.kernel_end(name)
     unit = Unit(binary, source, name=program.name, grid=program.grid, local=program.local, buffers=sum(p.kind == "buffer" for p in program.params),
                 outs=program.outs, flops=program.flops, bytes=program.bytes, inplace=program.inplace)
+    unit.recorded = number
     disk = _disk(ast)
     if disk is not None: disk.put(_key("program", ast, device.target), unit.facts(), [binary])
     return unit

@@ -7,6 +7,7 @@ Every list is bounded: what is old falls out, and a note on the page says how mu
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from glassgrad.uop.uop import UOp, nodes_alive, toposort
 from glassgrad.viz.loops import loops_text
 
 Text = str | Callable[[], str]
+_LLVM = re.compile(r"^define ", re.M)
 Graph = UOp | Sequence[UOp]     # a root, several, or a linear program
 
 
@@ -181,7 +183,6 @@ class Recorder:
         self.dropped = {"kernels and schedules": 0, "details of kernels": 0, "passes": 0, "timeline events": 0, "memory samples": 0}
         self.version, self.lock = 0, threading.RLock()
         self._by_name: dict[str, int] = {}
-        self._by_key: dict[Any, int] = {}
         self._here = threading.local()
         self._next = 0
 
@@ -255,25 +256,20 @@ class Recorder:
         """
         g = getattr(self._here, "kernel", None) if kernel is None else self._find(kernel)
         if g is None: return
+        if isinstance(source, str) and not ir and _LLVM.search(source): source, ir = "", source
         if program is not None and not loops: loops = functools.partial(loops_text, program.uops, program)
         for key, text in (("loops", loops), ("source", source), ("ir", ir), ("asm", asm)):
             if text: g.texts[key] = text
         g.facts.update(facts)
         self.version += 1
 
-    def schedule(self, calls: Sequence[Call], name: str = "", sites: tuple[str, ...] = (), key: Any = None, **facts: Any) -> int:
-        """A schedule: its calls in order. The same `key` again counts as another run of the first. Gives its number."""
-        if key is not None and key in self._by_key and self._by_key[key] in self.groups:
-            g = self.groups[self._by_key[key]]
-            g.runs += 1
-            self._here.schedule = None
-            return g.id
+    def schedule(self, calls: Sequence[Call], name: str = "", sites: tuple[str, ...] = (), runs: int = 1, **facts: Any) -> int:
+        """A schedule was made: its calls in order. Gives its number; `runs` is 0 if it waits for `ran`."""
         g = self._schedule_in_the_making()
         self._here.schedule = None
-        g.calls, g.runs, g.sites = list(calls), 1, sites or tuple(dict.fromkeys(s for c in calls for s in c.sites))
+        g.calls, g.runs, g.sites = list(calls), runs, sites or tuple(dict.fromkeys(s for c in calls for s in c.sites))
         g.name, g.took = name or (g.sites[0] if g.sites else f"schedule {g.id}"), time.perf_counter() - self.origin - g.began
         g.facts.update(facts)
-        if key is not None: self._by_key[key] = g.id
         for i, call in enumerate(g.calls):
             kernel = self._find(call.name if call.kernel is None else call.kernel) or self._group("kernel", call.name)
             self._by_name.setdefault(call.name, kernel.id)
@@ -287,6 +283,11 @@ class Recorder:
         return g.id
 
     # ---- what the run reports ----------------------------------------------------------------------------------------------------
+    def ran(self, schedule: int) -> None:
+        """A schedule runs (once more)."""
+        g = self.groups.get(schedule)
+        if g is not None: g.runs += 1
+
     def launch(self, kernel: str | int, t0: float, t1: float, bytes: int = 0, flops: int = 0, device: str = "CPU") -> None:
         """A kernel, a copy or a captured graph ran from t0 to t1 on a device."""
         g = self._find(kernel)

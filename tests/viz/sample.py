@@ -169,8 +169,8 @@ def record(limits: Limits | None = None, repeats: int = 30) -> Recorder:
     calls = [Call(name, (f"/home/me/train.py:{line}", f"/home/me/nn/layers.py:{line + 40}"), reasons[i % 3],
                   ("its reduction over 784 would run again for each of the 10 columns of matmul_64_10",) if i == 0 else (), "CPU", (f"f32[{64 * 128}] #{i + 4}",),
                   (f"f32[{784 * 128}] #{i}", "f32[50176] #3"), 4 * 784 * 128, flops, ids[i]) for i, (name, _, line, flops) in enumerate(kernels)]
-    r.schedule(calls[:4], key="forward", peak_bytes=123456)
-    r.schedule(calls[4:], key="backward")
+    r.schedule(calls[:4], peak_bytes=123456)
+    r.schedule(calls[4:])
     t, used = time.perf_counter(), 3 << 20
     for n in range(repeats):
         for i, (name, _, _, flops) in enumerate(kernels):
