@@ -115,4 +115,4 @@ def to_tensor(raw: RawTensor) -> Tensor:
 def from_tensor(x: Tensor) -> RawTensor:
     """The elements of a tensor as they are written to a file."""
     stored = x if x.dtype.np_name else x.bitcast(getattr(dtypes, f"uint{x.dtype.bits}"))
-    return RawTensor(np.ascontiguousarray(stored.numpy()), x.dtype)
+    return RawTensor(stored.numpy(), x.dtype)

@@ -105,7 +105,7 @@ def write_safetensors(raws: Mapping[str, RawTensor], path: str | os.PathLike[str
         end += data.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % LENGTH_BYTES)
-    chunks = [raws[name].data.reshape(-1).view(np.uint8).data for name in order if raws[name].data.nbytes]
+    chunks = [np.ascontiguousarray(raws[name].data).reshape(-1).view(np.uint8).data for name in order if raws[name].data.nbytes]
     _replace_file(path, [len(text).to_bytes(LENGTH_BYTES, "little"), text, *chunks])
 
 
