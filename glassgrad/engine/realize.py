@@ -18,6 +18,7 @@ from glassgrad.uop.ops import BufferArg, KeyArg, Ops
 from glassgrad.uop.uop import UOp, fresh_id
 
 MAX_RECIPES = 4096
+FIRST_ID = 1 << 32           # of real buffers: small numbers are the slots of normalised graphs
 pending: list[Callable[[], Iterable[UOp]]] = []
 """Each gives values that must be realized along with the next ones: what was assigned and not yet computed."""
 _recipes: dict[tuple, Recipe] = {}
@@ -27,8 +28,16 @@ _ticks = itertools.count()
 
 def buffer_uop(buf: Buffer) -> UOp:
     """A BUFFER leaf that stands for this memory, which it keeps alive."""
-    n = UOp(Ops.BUFFER, buf.dtype, (), BufferArg(fresh_id(), buf.size, buf.device))
-    n.memory = buf
+    n = UOp(Ops.BUFFER, buf.dtype, (), BufferArg(FIRST_ID + fresh_id(), buf.size, buf.device))
+    n.memory, n._shape = buf, (buf.size,)
+    return n
+
+
+def shaped(leaf: UOp, shape: tuple[int, ...]) -> UOp:
+    """The elements of a BUFFER in this shape."""
+    if leaf._shape == shape: return leaf
+    n = UOp(Ops.RESHAPE, leaf.dtype, (leaf,), shape)
+    n._shape = shape
     return n
 
 
@@ -51,7 +60,7 @@ def buffer_of(n: UOp) -> Buffer | None:
 def settled(n: UOp) -> UOp:
     """n without its history, if it has been realized: a view of its memory. Drops the graph behind it, and so its gradient."""
     if n.op is Ops.BUFFER or n.memory is None: return n
-    return n.memory.reshape(n.shape)
+    return shaped(n.memory, n.shape)
 
 
 def realize(*roots: UOp) -> list[Buffer]:

@@ -55,6 +55,7 @@ class Recipe:
         self.inputs, self.steps, self.outputs = inputs, list(steps), tuple(outputs)
         self.slots = 1 + max([inputs - 1, *(s for step in self.steps for s in (step.outs if isinstance(step, Run) else (step.out,)))])
         self.used = 0
+        self.is_distinct = all(s >= inputs for s in outputs) and len(set(outputs)) == len(outputs)   # every result is fresh memory of its own
         only = self.steps[0] if len(self.steps) == 1 and isinstance(self.steps[0], Run) else None
         is_plain = only is not None and only.ins == tuple(range(inputs)) and only.outs == self.outputs and only.vals == tuple(range(len(only.vals)))
         self.single = only.plan if only is not None and is_plain else None

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from glassgrad.engine import capture
 from glassgrad.engine import realize as engine
-from glassgrad.engine.capture import RandomState
 from glassgrad.engine.recipe import Recipe
 from glassgrad.engine.watch import MISSING, SIMPLE, Place, Watch
 from glassgrad.uop.dtype import DType
@@ -109,26 +108,17 @@ class Builder:
 
 
 # ---- the capture -----------------------------------------------------------------------------------------------------------------------
-class Input(NamedTuple):
-    """A storage that the function read or wrote: an argument's (its number), one kept at a place that changes, or always the same one."""
-    argument: int | None
-    place: Place | None
-    store: Any
-    shape: tuple[int, ...]
-    dtype: DType
-
-
 class Capture:
     """A traced call, ready to be replayed.
 
-    `feeds` has for each buffer of the recipe the number of an input, or a leaf that always stays; `values` for each value the offset of
+    `inputs` are the storages it read or wrote; `feeds` has for each buffer of the recipe the number of an input, or a leaf that always stays; `values` for each value the offset of
     the random counter, or the node that stays; `written` are (input, result); `places` and `grads` are (where, how to build it).
     """
 
     def __init__(self, recipe: Recipe | None, watch: Watch, call: Call) -> None:
         self.recipe, self.watch = recipe, watch
         self.objects = call.objects                      # alive, since their ids are in the key
-        self.inputs: list[Input] = []
+        self.sources: list[Any] = []                     # of the inputs: an argument's number, a Place, or a storage
         self.feeds: list[int | UOp] = []
         self.values: list[int | UOp] = []
         self.shapes: list[tuple[int, ...]] = []          # of the results
@@ -139,7 +129,7 @@ class Capture:
         self.world: dict[Any, int | None] = {}           # storages reachable without the arguments -> the argument they are too
         self.shared: set[int] = set()                    # the arguments among these
         self.random: tuple[bool, int, int] | None = None  # (absolute, seed, counter or its increase) after the call, if it changes
-        self.fixed: list[Input] = []
+        self.fixed: list[tuple[Any, tuple[int, ...], DType]] = []   # storages that are inputs of every replay
 
     def fits(self, call: Call) -> bool:
         """Whether all that is not in the key is as it was when the function was traced."""
@@ -148,30 +138,39 @@ class Capture:
             if store in world:
                 if world[store] != number: return False
             elif number in shared: return False
-        for _, place, store, shape, dtype in self.fixed:
-            if place is not None:
-                if place.get()._storage in call.stores: return False
-            elif store.value.shape != shape or store.value.dtype is not dtype: return False
+        for store, shape, dtype in self.fixed:
+            value = store.value
+            if value.shape != shape or value.dtype is not dtype: return False
+        for s in self.sources:
+            if s.__class__ is Place and s.get()._storage in call.stores: return False
         return self.watch.change() is None
 
     def replay(self, call: Call) -> Any:
         """Run the recipe on what the inputs hold now, write what is to be written, build the result."""
-        stores = [call.tensors[a]._storage if a is not None else p.get()._storage if p is not None else s for a, p, s, _, _ in self.inputs]
+        tensors, recipe = call.tensors, self.recipe
+        stores = [tensors[s]._storage if s.__class__ is int else s.get()._storage if s.__class__ is Place else s for s in self.sources]
         values: list[UOp] = []
-        if self.recipe is not None:
-            leaves = [self._leaf(stores, f) if type(f) is int else f for f in self.feeds]
-            with engine.lock: outs = self.recipe.run([n.memory for n in leaves], self._values(call) if self.values else ())
-            values = [leaf.reshape(shape) for leaf, shape in zip(engine.leaves_of(self.recipe, leaves, outs), self.shapes)]
+        if recipe is not None:
+            leaves = [self._leaf(stores, f) if f.__class__ is int else f for f in self.feeds]
+            with engine.lock: outs = recipe.run([n.memory for n in leaves], self._values(call) if self.values else ())
+            made = [engine.buffer_uop(buf) for buf in outs] if recipe.is_distinct else engine.leaves_of(recipe, leaves, outs)
+            values = [engine.shaped(leaf, shape) for leaf, shape in zip(made, self.shapes)]
         if self.random is not None: self._advance_random()
         for index, root in self.written: stores[index].value = values[root]
+        if self.result.__class__ is Fresh and not self.places and not self.grads:
+            return capture.new_tensor(capture.new_storage(values[self.result.root], self.result.device), self.result.chain)
         builder = Builder(call, stores, values)
         for place, x in [(place, builder.build(spec)) for place, spec in self.places]: place.put(x)
-        for number, spec in self.grads: call.tensors[number].grad = builder.build(spec)
+        for number, spec in self.grads: tensors[number].grad = builder.build(spec)
         return builder.build(self.result)
 
     def _leaf(self, stores: list[Any], index: int) -> UOp:
         """The BUFFER that holds an input; lazy inputs are computed first, all at once."""
-        leaf = leaf_under(stores[index].value)
+        value = stores[index].value
+        if value.op is Ops.RESHAPE:
+            leaf = value.src[0]
+            if leaf.op is Ops.BUFFER: return leaf
+        leaf = leaf_under(value)
         if leaf is None:
             engine.realize(*[s.value for s in stores])
             leaf = leaf_under(stores[index].value)
@@ -195,7 +194,6 @@ class Capture:
 
 def leaf_under(value: UOp) -> UOp | None:
     """The BUFFER whose elements, in order, are this value; None if it has not been computed."""
-    if value.op is Ops.RESHAPE and value.src[0].op is Ops.BUFFER: return value.src[0]
     while value.op is not Ops.BUFFER:
         if value.memory is not None: return value.memory
         if value.op not in (Ops.RESHAPE, Ops.LEAF, Ops.DETACH, Ops.CONTIGUOUS): return None
@@ -209,5 +207,3 @@ def describe(x: Any) -> Any:
     value = x._storage.value
     return value.shape, value.dtype, x._storage.device, x._chain, x._requires_grad
 
-
-__all__ = ["Argument", "Call", "Capture", "Constant", "Fresh", "Input", "Nest", "RandomState", "ViewOf", "describe", "leaf_under"]

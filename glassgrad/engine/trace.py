@@ -13,7 +13,7 @@ from typing import Any
 from glassgrad.engine import capture, replay
 from glassgrad.engine import realize as engine
 from glassgrad.engine.capture import RandomState
-from glassgrad.engine.replay import Argument, Call, Capture, Constant, Fresh, Input, Nest, ViewOf, describe
+from glassgrad.engine.replay import Argument, Call, Capture, Constant, Fresh, Nest, ViewOf, describe
 from glassgrad.engine.signature import Signature
 from glassgrad.engine.watch import Place, Watch
 from glassgrad.uop.ops import Ops
@@ -25,7 +25,7 @@ class Touched:
     __slots__ = ("store", "before", "leaf", "inside", "place")
     def __init__(self, store: Any, leaf: UOp) -> None:
         self.store, self.before, self.leaf = store, store.value, leaf
-        self.inside = leaf.reshape(store.value.shape)
+        self.inside = engine.shaped(leaf, store.value.shape)
         self.place: Place | None = None     # where its tensor is kept, if the function puts another there
 
 
@@ -149,21 +149,22 @@ class _Finish:
                 store.value, store.trace = engine.settled(store.value), None
                 store.is_leaf = store.is_leaf or store.value.dtype.is_float
         c = Capture(recipe, self.watch, self.call)
-        c.inputs = [self.input(t) for t in self.touched]
-        c.fixed = [i for i in c.inputs if i.argument is None]
+        c.sources = [self.source(t) for t in self.touched]
+        c.fixed = [(t.store, t.before.shape, t.before.dtype) for t, s in zip(self.touched, c.sources) if s is t.store]
         leaves = {t.leaf: i for i, t in enumerate(self.touched)}
         c.feeds = [leaves.get(b, b) for b in signature.buffers]
         c.values = [n.arg.counter - random.counter if n.op is Ops.KEY and n.arg.seed == random.seed else n for n in signature.values]
         c.shapes = [r.shape for r in self.roots]
         c.written, c.places, c.grads = self.written, self.places, self.grads
         c.world = {t._storage: self.call.stores.get(t._storage) for t in self.watch.tensors.values()}
-        c.world |= {i.store: None for i in c.fixed if i.place is None}
+        c.world |= {store: None for store, _, _ in c.fixed}
         c.shared = {n for n in c.world.values() if n is not None}
         now = capture.random_state
         if now.seed != random.seed: c.random = (True, now.seed, now.counter)
         elif now.counter != random.counter: c.random = (False, now.seed, now.counter - random.counter)
         return c
 
-    def input(self, t: Touched) -> Input:
+    def source(self, t: Touched) -> Any:
+        """Where a replay finds the storage: as an argument, at a place, or always here."""
         number = self.call.stores.get(t.store)
-        return Input(number, t.place if number is None else None, t.store, t.before.shape, t.before.dtype)
+        return number if number is not None else t.store if t.place is None else t.place

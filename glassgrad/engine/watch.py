@@ -124,7 +124,7 @@ class Watch:
         self._kept.clear()
         self._seen.clear()
         self.grads = Grads(list(self.tensors.values()), [], "the gradient")
-        self.boxes.append(self.grads)
+        if self.tensors: self.boxes.append(self.grads)
 
     def change(self) -> Place | None:
         """The first place that is not as it was."""
