@@ -227,7 +227,7 @@ def cl_target(device: int) -> Target:
     halves = [dtypes.float16] if "cl_khr_fp16" in extensions else []
     fma = bool(number(device, SINGLE_FP_CONFIG, 8) & FP_FMA)
     features = " | ".join(text_of(device, what) for what in (NAME, VERSION, DRIVER_VERSION))
-    return c_target("CL", *halves, fp64=number(device, DOUBLE_FP_CONFIG, 8) != 0, fma=fma, has_grid=True, index_dtype=dtypes.int32,
+    return c_target("CL", *halves, fp64=number(device, DOUBLE_FP_CONFIG, 8) != 0, fma=fma, has_grid=True,
                     max_local=number(device, MAX_WORK_GROUP_SIZE, 8), shared_bytes=number(device, LOCAL_MEM_SIZE, 8),
                     threads=number(device, MAX_COMPUTE_UNITS, 4), features=features)
 

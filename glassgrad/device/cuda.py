@@ -214,7 +214,7 @@ def cuda_target(arch: int = 90, **facts: Any) -> Target:
     """
     halves = [] if header_folder() is None or arch < 53 else [dtypes.float16, *([dtypes.bfloat16] if arch >= 80 else [])]
     known = {"max_local": 1024, "shared_bytes": 48 << 10, "threads": 64, "l2_bytes": 4 << 20, **facts}
-    return c_target("CUDA", *halves, has_grid=True, index_dtype=dtypes.int32, features=f"sm_{arch}", **known)
+    return c_target("CUDA", *halves, has_grid=True, features=f"sm_{arch}", **known)
 
 
 def compile_source(source: str, arch: int | str = 90) -> bytes:

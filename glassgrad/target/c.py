@@ -90,9 +90,7 @@ class _Writer:
         self.helpers: dict[str, str] = {}
         self.lines: list[str] = []
         self.depth, self.names = 1, set[str]()
-        index, self.symbolic = _indices(self.uops)
-        # with a buffer of 2**31 elements, int32 indices are computed in 64 bits
-        self.wide = {n for n in index if n.dtype.bits == 32} if any(p.size > MAX_INDEX for p in program.params) else set[UOp]()
+        self.symbolic, self.narrow = _indices(self.uops)
         self.plan = _Plan(self.uops)
 
     def write(self) -> str:
@@ -130,7 +128,7 @@ class _Writer:
     def ctype(self, dtype: DType, node: UOp | None = None) -> str:
         """The C type of one lane; what the target does not compute with travels as its bits."""
         d = dtype.scalar
-        if node is not None and node in self.wide: d = dtypes.int64
+        if node is not None and node in self.narrow: d = dtypes.int32
         return self.dialect.types[f"uint{d.bits}" if self.is_bits(d) else d.name]
 
     def is_bits(self, d: DType) -> bool:
@@ -322,7 +320,7 @@ class _Writer:
         if d.is_bool: return Expr("true" if x else "false")
         if self.is_bits(d): return Expr(str(bits_of(d, float(x))))
         if d.is_float: return self._float_literal(d, float(x))
-        if node is not None and node in self.wide: d = dtypes.int64
+        if node is not None and node in self.narrow: d = dtypes.int32
         suffix = ("u" if d.is_unsigned and d.bits >= 32 else "") + (self.dialect.long_suffix if d.bits == 64 else "")
         if d.bits >= 32 and x == d.min and x < 0: return Expr(f"-{d.max}{suffix} - 1", 12)
         return Expr(f"{x}{suffix}", 16 if x >= 0 else 14)
@@ -381,9 +379,10 @@ class _Writer:
             return self._call(f"{'div' if op is Ops.CDIV else 'mod'}_{d.short}", xs, self._divide(op, d))
         signs = {Ops.ADD: ("+", 12), Ops.SUB: ("-", 12), Ops.MUL: ("*", 13), Ops.SHL: ("<<", 11)}
         # C leaves the overflow of signed integers open, ours wrap: unsigned arithmetic, unless the value's bounds rule overflow out
-        plain = d.bits >= 32 and (d.is_unsigned or n in self.wide or n in self.symbolic or bounds(n) != dtype_range(n.dtype))
+        plain = d.bits >= 32 and (d.is_unsigned or n in self.symbolic or bounds(n) != dtype_range(n.dtype))
         unsigned = self.dialect.types["uint64" if d.bits == 64 else "uint32"]
         ys = list(xs) if plain else [Expr(f"({unsigned}){x.within(14)}", 14) for x in xs]
+        if plain and n not in self.narrow and all(s in self.narrow for s in n.src): ys[0] = Expr(f"({self.ctype(d)}){xs[0].within(14)}", 14)
         if op is Ops.NEG: out = Expr(f"-{ys[0].within(15)}", 14)
         elif op is Ops.MULACC: out = _infix("+", 12, _infix("*", 13, *ys[:2]), ys[2])
         elif op is Ops.ADD and plain: out = Expr(f"{ys[0].within(12)} + {ys[1].within(12)}", 12)
@@ -419,7 +418,7 @@ class _Writer:
         if of == to: return x
         if d.is_bool: return Expr(f"{x.within(10)} != 0", 9)
         if all(not t.is_float or self.is_bits(t) for t in (s, d)): return Expr(f"({to}){x.within(14)}", 14)
-        if self.dialect.name == "CL": return self._call(f"as_{to}", [x if s.bits >= 32 else Expr(f"({of}){x.within(14)}")])
+        if self.dialect.name == "CL": return self._call(f"as_{to}", [x if s.bits == 32 else Expr(f"({of}){x.within(14)}")])
         name = f"{d.short}_bits_{s.short}"
         body = f"{self.dialect.function}{to} {name}({of} x) {{ union {{ {of} x; {to} y; }} both; both.x = x; return both.y; }}"
         return self._call(name, [x], body)
@@ -546,8 +545,9 @@ class _Plan:
 
 
 def _indices(uops: list[UOp]) -> tuple[set[UOp], set[UOp]]:
-    """Integers made from hardware indices, loops and "value" parameters alone, and those of them that a parameter reaches."""
-    index, symbolic = set[UOp](), set[UOp]()
+    """Integers made from hardware indices, loops, constants and "value" parameters alone: those that a parameter reaches, and the
+    int64 ones that 32 bits hold on the whole way."""
+    index, symbolic, narrow = set[UOp](), set[UOp](), set[UOp]()
     for n in uops:
         if n.dtype.kind != "int": continue
         leaf = n.op in (Ops.SPECIAL, Ops.RANGE, Ops.LANES, Ops.CONST) or (n.op is Ops.PARAM and n.arg.kind == "value")
@@ -555,7 +555,10 @@ def _indices(uops: list[UOp]) -> tuple[set[UOp], set[UOp]]:
         if not leaf and not (made and all(s in index or s.dtype.is_bool for s in n.src)): continue
         index.add(n)
         if n.op is Ops.PARAM or any(s in symbolic for s in n.src): symbolic.add(n)
-    return index, symbolic
+        lo, hi = bounds(n)
+        if n.dtype.bits == 64 and n.op is not Ops.MULACC and -MAX_INDEX <= lo and hi <= MAX_INDEX and all(
+                s in narrow or s.dtype.bits < 64 for s in n.src): narrow.add(n)
+    return symbolic, narrow
 
 
 def _divisor(n: UOp) -> int:

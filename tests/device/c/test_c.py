@@ -149,13 +149,13 @@ def test_restrict_unless_in_place() -> None:
     assert "restrict" in render(p, CUDA) and "restrict" not in render(replace(p, inplace=True), CUDA)
 
 
-def test_indices_of_a_large_buffer_have_64_bits() -> None:
-    k = lp.Linear("large")
-    out = k.buffer(dtypes.uint8, 5 << 30)
-    i = k.put(k.group(0, 5 << 16) * (1 << 14) + k.thread(0, 256))
+def test_indices_have_32_bits_where_they_fit() -> None:
+    k = lp.Linear("index", dtypes.int64)
+    out, i = k.buffer(dtypes.uint8, 5 << 30), k.put(k.group(0, 1 << 16) * (1 << 10) + k.thread(0, 256))
     k.store(out, i, k.const(1, dtypes.uint8))
-    lines = body(k.program())
-    assert lines[0].startswith("const long long gidx0 = blockIdx.x") and lines[-1] == "data0[gidx0 * 16384ll + lidx0] = 1;"
+    k.store(out, k.put(i * 80), k.const(2, dtypes.uint8))
+    assert body(k.program()) == ["const int gidx0 = blockIdx.x;  // 0 to 65535", "const int lidx0 = threadIdx.x;  // 0 to 255",
+                                 "const int alu0 = gidx0 * 1024 + lidx0;", "data0[alu0] = 1;", "data0[(long long)alu0 * 80] = 2;"]
 
 
 def test_data_wraps_and_indices_stay_plain() -> None:

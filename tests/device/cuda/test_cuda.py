@@ -79,7 +79,7 @@ def test_nvcc_instead_of_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_target() -> None:
     target = cuda.cuda_target(90, threads=132)
-    assert target.threads == 132 and target.has_grid and target.index_dtype is dtypes.int32
+    assert target.threads == 132 and target.has_grid
     assert (dtypes.float16 in target.dtypes) == (cuda.header_folder() is not None)
     assert dtypes.bfloat16 not in cuda.cuda_target(75).dtypes
 
