@@ -147,7 +147,9 @@ class Interpreter:
     def _param_step(self, u: UOp) -> Step:
         out, name = self.number[u], value_name(u.dtype)
         if u.arg.kind == "buffer": return lambda s: None
-        def step(s: State) -> None: s.regs[out] = np.full(1, s.vals[u.arg.slot], name)
+        def step(s: State) -> None:                              # a value is a 64-bit word; its low bytes are the scalar
+            word = np.array([int(s.vals[u.arg.slot]) & (1 << 64) - 1], "uint64")
+            s.regs[out] = from_storage(u.dtype, word.view("uint8")[:u.dtype.itemsize].view(storage_name(u.dtype))).astype(name)
         return step
 
     def _scratch_step(self, u: UOp) -> Step:

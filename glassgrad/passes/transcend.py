@@ -136,9 +136,11 @@ class Arithmetic:
         return s, y - (s - x)
 
     def two_product(self, x: UOp, y: UOp) -> tuple[UOp, UOp]:
-        """x * y without error as (product, rest)."""
+        """x * y without error as (product, rest). The product is an x * y + 0, which no renderer fuses with a later addition."""
+        if self.fma:
+            p = self.add_mul(x, y, 0.0)
+            return p, self.add_mul(x, y, -p)
         p = x * y
-        if self.fma: return p, x.alu(Ops.MULACC, y, -p)
         (xh, xl), (yh, yl) = self.halves(x), self.halves(y)
         return p, xl * yl - (p - xh * yh - xl * yh - xh * yl)
 
@@ -271,12 +273,12 @@ def quadrant(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
     if a.fma: digits, limit = (a.digits + 1,) * 3, 2.0 ** (27 if a.is_double else 16)
     else: digits, limit = ((33, 33, 33, 53), 2.0 ** 20) if a.is_double else ((12, 12, 12, 24), 2.0 ** 12)
     t, n = a.nearest(x, float(2 / pi()))
-    r, lost = x, a.const(0.0)
     *leads, last = parts("pi/2", *digits)
-    for p in leads:                                            # the leading digits cancel; what rounding loses is kept
+    r, lost = x, n * -last
+    for p in leads:                                            # the leading digits cancel
         before, r = r, a.add_mul(n, -p, r)
-        lost = lost + (before - r - n * p)
-    r = a.add_mul(n, -last, r) if a.fma else r + (lost - n * last)
+        if not a.fma: lost = lost + (before - r - n * p)       # what rounding loses
+    r = a.add_mul(n, -last, r) if a.fma else r + lost
     far_q, far_r = far_quadrant(a, x)
     is_near = x <= limit
     return is_near.where(a.bits(t), far_q), is_near.where(r, far_r)

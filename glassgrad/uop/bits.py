@@ -22,7 +22,7 @@ def compute_dtype(dtype: DType) -> DType:
     dtypes.float32
     """
     if not dtype.is_float: return dtype
-    return TABLE["float32" if dtype.exponent <= 8 and dtype.mantissa <= 23 else "float64"].vec(dtype.lanes)
+    return TABLE["float32" if dtype.exponent + dtype.finite <= 8 and dtype.mantissa <= 23 else "float64"].vec(dtype.lanes)
 
 
 def bits_dtype(dtype: DType) -> DType:
