@@ -13,7 +13,7 @@ from glassgrad.passes.fuse import stored_under
 from glassgrad.passes.views import INDEX, TRUE, ZERO, Demand, Index, both, demands, flatten, new_range
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg
-from glassgrad.uop.uop import UOp
+from glassgrad.uop.uop import UOp, substitute
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,13 @@ class _Cutter:
             else: value = self.lower(n, idx, TRUE)
             effect = end(store(out, at, value), idx)
         sites = tuple(self.sites)
-        return KernelCall(UOp.sink(effect), tuple(self.bufs), tuple(self.vals), {self.slots[root]: (n.size, n.dtype)}, self.name(n), root.arg, sites)
+        return KernelCall(self.numbered(UOp.sink(effect)), tuple(self.bufs), tuple(self.vals), {self.slots[root]: (n.size, n.dtype)}, self.name(n), root.arg, sites)
+
+    def numbered(self, sink: UOp) -> UOp:
+        """Value params take the slots after the buffers."""
+        if not self.vals: return sink
+        ordered = sorted(self.params.values(), key=lambda p: (p.arg.kind == "value", p.arg.slot))
+        return substitute((sink,), {p: p.replace(arg=p.arg._replace(slot=i)) for i, p in enumerate(ordered)})[0]
 
     def name(self, n: UOp) -> str:
         """A readable name: what the kernel mainly does, and the shape it fills."""
