@@ -34,7 +34,7 @@ def begin(row: Any, bufs: Sequence[Buffer], vals: Sequence[int]) -> Callable[[],
 
 def _compare(name: str, slot: int, found: Buffer, wanted: Buffer) -> None:
     dtype = found.dtype
-    x, y = (from_storage(np.frombuffer(b.as_memoryview(), storage_name(dtype)), dtype) for b in (found, wanted))
+    x, y = (from_storage(dtype, np.frombuffer(b.as_memoryview(), storage_name(dtype))) for b in (found, wanted))
     if not dtype.is_float: bad = x != y
     else:
         x, y = x.astype("float64"), y.astype("float64")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from glassgrad import flow
 from glassgrad.device.buffer import Buffer
-from glassgrad.device.device import DeviceBase, Launch, Slot
+from glassgrad.device.device import Device, DeviceBase, Launch, Slot
 from glassgrad.engine import cache, check, debug
 from glassgrad.engine.context import CHECK, DEBUG, VIZ, code_key
 from glassgrad.engine.counters import GlobalCounters
@@ -318,6 +318,21 @@ def _read_plan(graph: UOp, device: DeviceBase) -> Plan | None:
     debug.say(1, lambda: f"cache: a plan of {len(plan.rows)} kernels for {device.name}")
     debug.say(3, lambda: str(plan))
     return plan
+
+
+def _keep(key: str, make: Callable[[], bytes]) -> bytes:
+    """make()'s bytes, perhaps from an earlier process: devices keep what they compile for themselves."""
+    disk = cache.disk_cache()
+    if disk is None: return make()
+    name = cache.cache_key("device", key)
+    entry = disk.get(name)
+    if entry is not None: return entry.blobs[0]
+    made = make()
+    disk.put(name, None, [made])
+    return made
+
+
+Device.keep = _keep
 
 
 def _write_plan(graph: UOp, plan: Plan) -> None:

@@ -1,0 +1,134 @@
+"""Plans: on disk and back, warm starts, memory, what people are shown."""
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from glassgrad.device.device import Device
+from glassgrad.engine import cache, plan
+from glassgrad.engine.context import Context
+from glassgrad.engine.counters import GlobalCounters
+from glassgrad.engine.plan import Plan
+from glassgrad.engine.realize import forget_everything, realize, recipe_for
+from glassgrad.engine.signature import sign
+from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.ops import Ops, add_op
+from glassgrad.uop.uop import UOp
+from tests.engine.graphs import array, values
+
+X = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def two_kernels(x):
+    mid = UOp(Ops.CONTIGUOUS, x.dtype, ((x * 2).reduce(Ops.ADD, (1,)),), "wanted by the test")
+    return mid.reshape((3, 1)).expand((3, 4)) + x
+
+
+def plan_of(root): return recipe_for([root], sign([root], ("test",))).plans[0]
+
+
+def test_json_round_trip():
+    x = array(X)
+    made = plan_of(two_kernels(x))
+    again = Plan.from_json(json.loads(json.dumps(made.to_json())), [u.binary for u in made.units], made.device)
+    assert again.to_json() == made.to_json() and again.memory == made.memory
+    out, = again.run([x.src[0].memory])
+    np.testing.assert_array_equal(np.frombuffer(out.as_memoryview(), np.float32).reshape(3, 4), (2 * X).sum(1, keepdims=True) + X)
+
+
+def test_warm_start_in_this_process(tmp_path):
+    with Context(CACHE=str(tmp_path)):
+        forget_everything()
+        values(two_kernels(array(X)))
+        forget_everything()
+        GlobalCounters.reset()
+        np.testing.assert_array_equal(values(two_kernels(array(X))), (2 * X).sum(1, keepdims=True) + X)
+        assert (GlobalCounters.schedule_count, GlobalCounters.compile_count, GlobalCounters.cache_hits) == (0, 0, 1)
+        values(two_kernels(array(X)) * 1.0)                        # another plan, but its first kernel is known
+        assert GlobalCounters.schedule_count == 1
+
+
+def test_damaged_entries_are_made_again(tmp_path):
+    with Context(CACHE=str(tmp_path)):
+        forget_everything()
+        values(two_kernels(array(X)))
+        for _, _, path in cache.disk_cache().entries(): path.write_bytes(path.read_bytes()[:-3])
+        forget_everything()
+        GlobalCounters.reset()
+        np.testing.assert_array_equal(values(two_kernels(array(X))), (2 * X).sum(1, keepdims=True) + X)
+        assert GlobalCounters.schedule_count == 1 and GlobalCounters.cache_hits == 0
+
+
+SCRIPT = """
+import sys
+from tests.engine.test_plan import *
+np.testing.assert_array_equal(values(two_kernels(array(X))), (2 * X).sum(1, keepdims=True) + X)
+print(GlobalCounters.schedule_count, GlobalCounters.compile_count, GlobalCounters.cache_hits, "llvmlite" in sys.modules)
+"""
+
+
+def run_script(folder):
+    out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env={**os.environ, "CACHE": str(folder)})
+    assert out.returncode == 0, out.stderr
+    return out.stdout.split()[:3]
+
+
+def test_warm_start_in_another_process(tmp_path):
+    assert run_script(tmp_path) == ["1", "2", "0"]
+    assert run_script(tmp_path) == ["0", "0", "1"]
+
+
+def test_rows_added_by_the_user_are_not_kept_on_disk(tmp_path):
+    if not hasattr(Ops, "TEST_TWICE"): add_op("TEST_TWICE", arity=1, doc="2x", py=lambda x: 2 * x, decomp=lambda n: n.src[0] + n.src[0])
+    with Context(CACHE=str(tmp_path)):
+        graph = UOp.sink(array(X).alu(Ops.TEST_TWICE))
+        assert plan._disk(graph) is None and plan._disk(UOp.sink(array(X) + 1)) is not None
+
+
+def test_options_that_change_code_change_the_key():
+    graph, target = UOp.sink(array(X) + 1), Device["CPU"].target
+    keys = {plan._key("plan", graph, target)}
+    with Context(BEAM=3): keys.add(plan._key("plan", graph, target))
+    keys.add(plan._key("plan", graph, target.with_(features="other")))
+    assert len(keys) == 3
+
+
+# ---- what people see ---------------------------------------------------------------------------------------------------------------
+def test_schedule_in_words():
+    text = str(plan_of(two_kernels(array(X))))
+    assert "2 kernels" in text and "wanted by the test" in text and "tmp" in text and "in0:f32[12]" in text
+
+
+def test_debug_prints_a_line_a_kernel(capfd, cold):
+    x = array(X)
+    with Context(DEBUG=2): realize(two_kernels(x))
+    err = capfd.readouterr().err
+    assert err.count("FLOP/s") == 2 and err.count("B/s") >= 2 and "CPU" in err
+
+
+def test_debug_shows_reasons_and_source(capfd, cold):
+    with Context(DEBUG=4): realize(two_kernels(array(X) * 1.25))
+    err = capfd.readouterr().err
+    assert "wanted by the test" in err and "define" in err
+
+
+def test_watched_and_unwatched_runs_agree():
+    x = array(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))
+    plain = values(two_kernels(x) * 3)
+    with Context(PROFILE=1): np.testing.assert_array_equal(values(two_kernels(leafless(x)) * 3), plain)
+    assert GlobalCounters.time_sum_s > 0
+
+
+def leafless(x): return array(values(x).copy())
+
+
+def test_check_compares_with_the_reference_device(cold, monkeypatch):
+    x = array(X)
+    with Context(CHECK=2): np.testing.assert_array_equal(values(two_kernels(x) + 2), (2 * X).sum(1, keepdims=True) + X + 2)
+    wrong = plan_of(two_kernels(x) + 4)
+    wrong.units[-1] = plan_of(two_kernels(x) + 5).units[-1]
+    with Context(CHECK=2), pytest.raises(CompilerBug, match=r"CHECK: kernel .* differs from the reference device in 12 of 12 elements"):
+        wrong.run([x.src[0].memory])
