@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
 
 from glassgrad.passes import bool_float, divmod
 from glassgrad.rewrite.driver import rewrite
@@ -23,7 +22,7 @@ from glassgrad.uop.infer import bounds, constant, from_linear, linear, order_key
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
-LONG_SUM = 32    # terms; longer sums keep the order they have, so that a chain of 100,000 adds stays linear
+LONG_PRODUCT = 8
 
 constants = RuleSet("constants")
 sums = RuleSet("sums")
@@ -83,9 +82,10 @@ def constant_right(n: UOp, a: object, x: UOp) -> UOp | None:
     return UOp(n.op, n.dtype, (x, n.src[0]))
 
 
-@constants.transform(op((Ops.MUL, Ops.MAX, Ops.MIN, Ops.AND, Ops.OR, Ops.XOR, Ops.CMPEQ, Ops.CMPNE), x, y), "int bool")
+@constants.transform(op((Ops.MAX, Ops.MIN, Ops.AND, Ops.OR, Ops.XOR, Ops.CMPEQ, Ops.CMPNE), x, y), "int bool")
 def operands_in_order(n: UOp, x: UOp, y: UOp) -> UOp | None:
     """max(r1:4, r0:4) -> max(r0, r1)"""
+    if n.dtype.is_bool and n.op in (Ops.AND, Ops.OR): return None    # collect_conditions orders whole chains
     if y.op is Ops.CONST or x.op is Ops.CONST or (x._key or order_key(x)) <= (y._key or order_key(y)): return None
     return UOp(n.op, n.dtype, (y, x))
 
@@ -103,8 +103,7 @@ def one_value_left(n: UOp) -> UOp | None:
 def collect_terms(n: UOp, x: UOp, y: UOp) -> UOp | None:
     """r1:4*2 + r0:8 + (r1 + 3)*2 -> r0 + r1*4 + 6"""
     if n.op is Ops.ADD and (_in_order(x, y) if y.op is not Ops.CONST else y.arg != 0 and x.op not in _SUMMED): return None
-    terms, const = linear(n, LONG_SUM)
-    if len(terms) > LONG_SUM: return None
+    terms, const = linear(n)
     if any(t.op is Ops.CDIV for t in terms): const = divmod.recombine(terms, const)
     made = from_linear(n.dtype, terms, const)
     return None if made is n else made
@@ -123,8 +122,7 @@ def _in_order(x: UOp, y: UOp) -> bool:
 @sums.transform(-x, "int")
 def negate_sum(n: UOp) -> UOp | None:
     """-(r0:4 - r1:4) -> r1 - r0"""
-    terms, const = linear(n, LONG_SUM)
-    if len(terms) > LONG_SUM: return None
+    terms, const = linear(n)
     made = from_linear(n.dtype, terms, const)
     return None if made is n else made
 
@@ -132,11 +130,30 @@ def negate_sum(n: UOp) -> UOp | None:
 @sums.transform(x * a, "int")
 def scale_sum(n: UOp, x: UOp, a: int) -> UOp | None:
     """(r0:4*3 + r1:4 + 2)*2 -> r0*6 + r1*2 + 4"""
-    if n.src[1].op is not Ops.CONST: return None
+    if n.src[0] is not x: return None      # a * x: constant_right turns it first
     if x.op not in _SUMMED or a == 0 or a == 1: return constant(n.dtype, 0) if a == 0 else x if a == 1 else _minus(n, a)
-    terms, const = linear(x, LONG_SUM)
-    if len(terms) > LONG_SUM or sum(1 for t in terms if t.op not in AXES) > 1: return None
-    return from_linear(n.dtype, {t: k * a for t, k in terms.items()}, const * a)
+    terms, const = linear(x)
+    if sum(1 for t in terms if t.op not in AXES) > 1: return None
+    made = from_linear(n.dtype, {t: k * a for t, k in terms.items()}, const * a)
+    return None if made is n else made
+
+
+@sums.transform(x * y, "int")
+def collect_factors(n: UOp, x: UOp, y: UOp) -> UOp | None:
+    """r1:4*(r0:8*2) -> r0*r1*2"""
+    if y.op is Ops.CONST or x.op is Ops.CONST: return None
+    factors, const, stack = [], 1, [n]
+    while stack and len(factors) <= LONG_PRODUCT:
+        m = stack.pop()
+        if m.op is Ops.MUL: stack += (m.src[1], m.src[0])
+        elif m.op is Ops.CONST: const *= m.arg
+        else: factors.append(m)
+    if len(factors) > LONG_PRODUCT: return None
+    factors.sort(key=order_key)
+    made = factors[0]
+    for f in factors[1:]: made = UOp(Ops.MUL, n.dtype, (made, f))
+    if const != 1: made = UOp(Ops.MUL, n.dtype, (made, constant(n.dtype, const)))
+    return None if made is n else made
 
 
 def _minus(n: UOp, a: int) -> UOp | None: return UOp(Ops.NEG, n.dtype, (n.src[0],)) if a == n.dtype.const(-1) else None
@@ -214,26 +231,31 @@ def where_of_bools(w: Pat, x: Pat):
 _PUSHED = (Ops.ADD, Ops.SUB, Ops.MUL, Ops.CDIV, Ops.CMOD, Ops.MAX, Ops.MIN, Ops.AND, Ops.OR, Ops.XOR, Ops.CMPLT, Ops.CMPLE, Ops.CMPEQ, Ops.CMPNE)
 
 
-@gates.transform(op(_PUSHED, op(Ops.WHERE, x, a, b), c))
-def into_where(n: UOp, x: UOp) -> UOp:
+CHOICE = op(Ops.WHERE, x, a, b).named("w")
+
+
+@gates.transform(op(_PUSHED, CHOICE, c))
+def into_where(n: UOp, w: UOp) -> UOp:
     """where(r0:8 < 3, 5, 7) + 1 -> where(r0 < 3, 6, 8)"""
-    return _both_branches(n, n.src[0], lambda v: UOp(n.op, n.dtype, (v, n.src[1])))
+    return _both_branches(n, w)
 
 
-@gates.transform(op(_PUSHED, c, op(Ops.WHERE, x, a, b)))
-def where_on_the_right(n: UOp, x: UOp) -> UOp:
+@gates.transform(op(_PUSHED, c, CHOICE))
+def where_on_the_right(n: UOp, w: UOp) -> UOp:
     """1 - where(r0:8 < 3, 5, 7) -> where(r0 < 3, -4, -6)"""
-    return _both_branches(n, n.src[1], lambda v: UOp(n.op, n.dtype, (n.src[0], v)))
+    return _both_branches(n, w)
 
 
-@gates.transform(op((Ops.CAST, Ops.NEG), op(Ops.WHERE, x, a, b)))
-def one_into_where(n: UOp, x: UOp) -> UOp:
+@gates.transform(op((Ops.CAST, Ops.NEG), CHOICE))
+def one_into_where(n: UOp, w: UOp) -> UOp:
     """f32(where(r0:8 < 3, 5, 7)) -> where(r0 < 3, 5.0:f32, 7.0:f32)"""
-    return _both_branches(n, n.src[0], lambda v: UOp(n.op, n.dtype, (v,)))
+    return _both_branches(n, w)
 
 
-def _both_branches(n: UOp, where: UOp, fn: Callable[[UOp], UOp]) -> UOp:
-    return UOp(Ops.WHERE, n.dtype, (where.src[0], fn(where.src[1]), fn(where.src[2])))
+def _both_branches(n: UOp, w: UOp) -> UOp:
+    """The op on each branch of a choice between constants."""
+    yes, no = (UOp(n.op, n.dtype, tuple([branch if s is w else s for s in n.src]), n.arg) for branch in w.src[1:])
+    return UOp(Ops.WHERE, n.dtype, (w.src[0], yes, no))
 
 
 @gates.transform(op(Ops.LOAD, x, y, True))

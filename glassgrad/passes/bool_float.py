@@ -17,7 +17,6 @@ from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
 CONST, CMPLT, CDIV, AND, OR, XOR = Ops.CONST, Ops.CMPLT, Ops.CDIV, Ops.AND, Ops.OR, Ops.XOR
-MANY_TERMS = 16
 LONG_CHAIN = 32
 
 logic = RuleSet("logic")
@@ -64,7 +63,9 @@ def collect_conditions(n: UOp) -> UOp | None:
     """(r0:8 < 5) & (r1:8 < 2) & (r0 < 3) -> (r0 < 3) & (r1 < 2)"""
     parts = _parts(n)
     if len(parts) > LONG_CHAIN: return None
-    found = dict.fromkeys(parts)
+    if any(p.op is CONST and p.arg is (n.op is OR) for p in parts): return constant(n.dtype, n.op is OR)
+    found = dict.fromkeys([p for p in parts if p.op is not CONST])
+    if not found: return parts[0]
     if any(p.op is XOR and p.src[1].op is CONST and p.src[1].arg is True and p.src[0] in found for p in found):
         return constant(n.dtype, n.op is OR)
     limits = _limits(n.op, found)
@@ -158,8 +159,8 @@ def more_than_constant(n: UOp, x: UOp, a: int) -> UOp | None:
 
 def _reduced(x: UOp, limit: int) -> tuple[Terms, int] | None:
     """Simpler (terms, limit) with `x < limit` exactly where `sum of terms < limit`, or None if x may wrap around or nothing changes."""
-    terms, const = linear(x, MANY_TERMS)
-    if len(terms) > MANY_TERMS or not fits(x.dtype, interval(terms, const)): return None
+    terms, const = linear(x)
+    if not fits(x.dtype, interval(terms, const)): return None
     start = limit
     limit -= const
     changed = bool(const)
@@ -169,9 +170,9 @@ def _reduced(x: UOp, limit: int) -> tuple[Terms, int] | None:
         (t, k), = terms.items()
         if k == 1 and t.op is CDIV and t.src[1].op is CONST and t.src[1].arg > 0:
             size = t.src[1].arg
-            inner, c = linear(t.src[0], MANY_TERMS)
+            inner, c = linear(t.src[0])
             scaled = limit * size if limit > 0 else (limit - 1) * size + 1
-            if len(inner) <= MANY_TERMS and fits(x.dtype, interval(inner, c)): terms, limit, changed = inner, scaled - c, True
+            if fits(x.dtype, interval(inner, c)): terms, limit, changed = inner, scaled - c, True
     if not changed or not fits(x.dtype, (limit, limit)) or not fits(x.dtype, interval(terms)): return None
     return (terms, limit) if terms or limit != start else None
 
@@ -192,9 +193,9 @@ def _without_low_terms(terms: Terms, limit: int) -> tuple[Terms, int] | None:
 def without_common_terms(n: UOp, x: UOp, y: UOp) -> UOp | None:
     """r0:8 + i:2..9*4 < r1:3 + i*4 -> r0 < r1"""
     if x.op is CONST or y.op is CONST: return None
-    left, c = linear(x, MANY_TERMS)
-    right, k = linear(y, MANY_TERMS)
-    if left.keys().isdisjoint(right) or len(left) + len(right) > MANY_TERMS: return None
+    left, c = linear(x)
+    right, k = linear(y)
+    if left.keys().isdisjoint(right): return None
     d = x.dtype
     if not fits(d, interval(left, c)) or not fits(d, interval(right, k)): return None
     left, right, const = _difference(left, right, k - c)
@@ -213,21 +214,21 @@ def _difference(left: Terms, right: Terms, const: int) -> tuple[Terms, Terms, in
 def equal_sums(n: UOp, x: UOp, y: UOp) -> UOp | None:
     """r0:8*4 + 2 == 10 -> r0 == 2"""
     d = x.dtype
-    left, c = linear(x, MANY_TERMS)
-    right, k = linear(y, MANY_TERMS)
-    if len(left) + len(right) > MANY_TERMS: return None
-    if right and left.keys().isdisjoint(right): return None
+    left, c = linear(x)
+    right, k = linear(y)
     left, right, const = _difference(left, right, k - c)
     const = _wrapped(d, const)
     span = interval(left) if not right else (0, 0)
     if not left and not right: return constant(n.dtype, (const == 0) is (n.op is Ops.CMPEQ))
+    if const % gcd(1 << d.bits, *left.values(), *right.values()): return constant(n.dtype, n.op is Ops.CMPNE)   # wraps around or not
     if not right and fits(d, span):
         g = gcd(*left.values())
         if const % g: return constant(n.dtype, n.op is Ops.CMPNE)
         left, const = {t: f // g for t, f in left.items()}, const // g
-    if not left: left, right, const = right, {}, _wrapped(d, -const)
-    a, b = from_linear(d, left, 0), from_linear(d, right, const)
-    if b.op is not CONST and order_key(a) > order_key(b): a, b = b, a
+    p, q = from_linear(d, left, 0), from_linear(d, right, 0)
+    if not left or (right and order_key(q) < order_key(p)): p, right, const = q, left, _wrapped(d, -const)
+    a, b = p, from_linear(d, right, const)
+    if b.op is not CONST and order_key(b) < order_key(a) and x is b and y is a: return None
     made = UOp(n.op, n.dtype, (a, b))
     return None if made is n else made
 

@@ -15,7 +15,6 @@ from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
 CDIV, CMOD, CONST, MUL, RANGE = Ops.CDIV, Ops.CMOD, Ops.CONST, Ops.MUL, Ops.RANGE
-MANY_TERMS = 16
 
 divmod = RuleSet("div and mod")
 
@@ -156,9 +155,8 @@ def _put(terms: Terms, const: int, x: UOp, k: int) -> int:
 
 # ---- taking a numerator apart ----------------------------------------------------------------------------------------------------
 def _split(x: UOp, a: int) -> tuple[Terms, int, Interval] | None:
-    """The numerator as an exact sum with its interval, or None if it may wrap around or is too long."""
-    terms, const = linear(x, MANY_TERMS)
-    if len(terms) > MANY_TERMS: return None
+    """The numerator as an exact sum with its interval, or None if it may wrap around."""
+    terms, const = linear(x)
     span = interval(terms, const)
     if not fits(x.dtype, span):
         if len(terms) == 1 and const == 0: return None
@@ -210,8 +208,8 @@ def _of_div(n: UOp, terms: Terms, const: int) -> UOp | None:
 def _symbolic(x: UOp, y: UOp) -> tuple[UOp, UOp] | None:
     """(quotient, remainder) of a sum by a divisor known only when the program runs: terms with the factor y, and others below y."""
     if y.op is CONST or x.op not in (Ops.ADD, MUL, RANGE) or bounds(y)[0] <= 0: return None
-    terms, const = linear(x, MANY_TERMS)
-    if len(terms) > MANY_TERMS or not fits(x.dtype, interval(terms, const)) or interval(terms, const)[0] < 0: return None
+    terms, const = linear(x)
+    if not fits(x.dtype, interval(terms, const)) or interval(terms, const)[0] < 0: return None
     quotient: Terms = {}
     rest: Terms = {}
     for t, k in terms.items():

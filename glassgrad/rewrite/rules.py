@@ -31,11 +31,12 @@ class RuleSet:
     kept:    the slot of UOp in which results are remembered for the life of a node, or None
     shaped:  for tensor graphs, where a constant given for a node of some shape must be broadcast to that shape
     """
-    __slots__ = ("name", "rules", "kept", "shaped", "table")
+    __slots__ = ("name", "rules", "names", "kept", "shaped", "table")
 
     def __init__(self, name: str, rules: Iterable[Rule] = (), kept: str | None = None, shaped: bool = False) -> None:
         self.name, self.kept, self.shaped = name, kept, shaped
         self.rules: list[Rule] = []
+        self.names: set[str] = set()
         self.table = Table(self)
         for r in rules: self._add(r)
 
@@ -44,9 +45,9 @@ class RuleSet:
     def __len__(self) -> int: return len(self.rules)
 
     def __add__(self, other: RuleSet) -> RuleSet:
-        mine = set(self.rules)
-        return RuleSet(f"{self.name} + {other.name}", [*self.rules, *[r for r in other.rules if r not in mine]],
-                       shaped=self.shaped or other.shaped)
+        mine = set(map(id, self.rules))
+        new = [r for r in other.rules if id(r) not in mine]
+        return RuleSet(f"{self.name} + {other.name}", [*self.rules, *new], shaped=self.shaped or other.shaped)
 
     def as_(self, name: str, kept: str | None = None) -> RuleSet:
         """The same rules under another name, perhaps with results kept on the nodes."""
@@ -84,11 +85,12 @@ class RuleSet:
         return add
 
     def _add(self, rule: Rule) -> None:
-        if any(r.name == rule.name for r in self.rules): raise UsageError(f"rule set {self.name}: the name {rule.name!r} is taken")
+        if rule.name in self.names: raise UsageError(f"rule set {self.name}: the name {rule.name!r} is taken")
         if rule.find.ops is None: raise UsageError(f"rule {rule.name}: a bare hole matches everything\n  try: a pattern with an op")
         if not DOMAINS.issuperset(rule.domain.split()):
             raise UsageError(f"rule {rule.name}: domain {rule.domain!r}\n  try: words among {', '.join(sorted(DOMAINS))}")
         if rule.name.replace("_", "").isalnum() is False: raise UsageError(f"rule {rule.name!r}: a rule's name is an identifier")
+        self.names.add(rule.name)
         self.rules.append(rule)
         self.table.clear()
 

@@ -15,6 +15,7 @@ from glassgrad.uop.uop import UOp
 
 Interval = tuple[Any, Any]
 Terms = dict[UOp, int]
+LONG_SUM = 32
 
 ADD, SUB, MUL, NEG, CONST, CDIV, CMOD = Ops.ADD, Ops.SUB, Ops.MUL, Ops.NEG, Ops.CONST, Ops.CDIV, Ops.CMOD
 _ranges: dict[DType, Interval] = {}
@@ -194,33 +195,39 @@ def _arg_key(n: UOp) -> int:
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------------------
-def linear(n: UOp, limit: int | None = None) -> tuple[Terms, int]:
+def linear(n: UOp, limit: int | None = LONG_SUM) -> tuple[Terms, int]:
     """An int node as a sum: ({term: factor}, constant), equal to it modulo 2**bits.
 
     Where `interval(terms, constant)` fits the dtype, the sum is exact. In a simplified index the factor of a RANGE is its stride.
-    With `limit`, stops once there are more terms than that: the caller looks at their number first.
+    What has more than `limit` additions counts as one term: rules look at every node and must not walk a long chain each time.
     """
     terms: Terms = {}
-    const = 0
+    const = adds = 0
     stack = [(n, 1)]
     while stack:
         m, k = stack.pop()
         op = m.op
-        if op is ADD: stack += ((m.src[1], k), (m.src[0], k))
+        if op is ADD or op is SUB:
+            adds += 1
+            if adds == limit: return {n: 1}, 0
+            stack.append((m.src[1], k if op is ADD else -k))
+            stack.append((m.src[0], k))
         elif op is CONST: const += k * m.arg
         elif op is MUL and m.src[1].op is CONST:
             x, k = m.src[0], k * m.src[1].arg
             if x.op is MUL or k == 1: stack.append((x, k))
-            else: terms[x] = terms.get(x, 0) + k
-        elif op is SUB: stack += ((m.src[1], -k), (m.src[0], k))
+            else: const += _add_term(terms, x, k)
         elif op is NEG: stack.append((m.src[0], -k))
-        else:
-            lo, hi = m._bounds or bounds(m)
-            if lo == hi: const += k * lo
-            else:
-                terms[m] = terms.get(m, 0) + k
-                if limit is not None and len(terms) > limit: break
+        else: const += _add_term(terms, m, k)
     return terms, const
+
+
+def _add_term(terms: Terms, x: UOp, k: int) -> int:
+    """Put k * x into the sum; what has only one value goes to the constant, which is returned."""
+    lo, hi = x._bounds or bounds(x)
+    if lo == hi: return k * lo
+    terms[x] = terms.get(x, 0) + k
+    return 0
 
 
 def interval(terms: Terms, const: int = 0) -> Interval:
