@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print as JSON: everything, or the part chosen below")
     p.add_argument("--list", choices=("kernels", "schedules"), help="print a table")
     p.add_argument("--kernel", metavar="NAME", help="a kernel or schedule, by name or number: its passes, reasons and times")
-    p.add_argument("--text", choices=("loops", "source", "ir", "asm"), help="with --kernel: print that listing")
+    p.add_argument("--text", choices=views.TEXTS, help="with --kernel: print that listing")
     p.add_argument("--pass", dest="step", metavar="NAME", help="with --kernel: what one pass changed, by name or number")
     p.add_argument("--html", type=Path, metavar="OUT", help="write the page with the record inside as one HTML file")
     p.add_argument("--port", type=int, help="serve on this port (default: 8321, or a free one)")

@@ -17,7 +17,7 @@ from glassgrad.viz.record import Call, Fired, Group, Limits, Recorder, Row, Step
 
 FORMAT = 1
 BYTES_LIMIT = 1 << 30       # of a record, unpacked
-_TEXTS = ("loops", "source", "ir", "asm")
+_TEXTS = views.TEXTS
 _NUMBERS = ("runs", "seconds", "bytes", "flops", "began", "took", "schedule", "lost")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glassgrad.uop.ops import BufferArg, Op, ParamArg, RangeArg, ReduceArg, ScratchArg, SpecialArg
+from glassgrad.uop.text import to_text
 from glassgrad.uop.uop import UOp, nodes_alive, toposort
 from glassgrad.viz.loops import loops_text
 
@@ -29,7 +30,7 @@ Graph = UOp | Sequence[UOp]     # a root, several, or a linear program
 class Limits(NamedTuple):
     """How much is kept. Counts, not bytes: a row is about 400 bytes, an event about 150."""
     groups: int = 4_000             # kernels and schedules that are listed
-    detailed: int = 1_000           # of these, how many keep their graphs and code
+    detailed: int = 500             # of these, how many keep their graphs and code
     steps: int = 200                # passes of one kernel
     fired: int = 500                # rule applications of one pass (their counts are always kept)
     rows: int = 60_000              # graph nodes of one kernel or schedule
@@ -115,6 +116,7 @@ class Group:
             step.fired = [Fired(f.rule, self.intern(f.before, limit), self.intern(f.after, limit)) for f in step.fired]
             self.unsettled.pop(0)
         if isinstance(self.root, UOp): self.root = self.intern(self.root, limit)
+        if "graph" in self.texts: self.text("graph")
 
     def text(self, key: str) -> str:
         """One of the texts; those given as functions are made now, and kept."""
@@ -151,9 +153,9 @@ def _short(x: Any) -> str:
     return text if len(text) <= 200 else text[:197] + "…"
 
 
-def one_root(graph: Graph) -> UOp:
+def one_root(graph: Any) -> Any:
     """A graph as one node: several roots, or the nodes of a linear program that no other uses, go under a SINK."""
-    if isinstance(graph, UOp): return graph
+    if not isinstance(graph, (list, tuple)): return graph
     used = {s for n in graph for s in n.src}
     return UOp.sink(*[n for n in graph if n not in used])
 
@@ -192,6 +194,7 @@ class Recorder:
         g = self._group("kernel", name, ast)
         self._by_name[name] = g.id
         self._here.kernel, self._here.fired = g, None
+        if ast is not None: g.texts["graph"] = functools.partial(to_text, ast, sites=True)
         return g.id
 
     def kernel_end(self, name: str | None = None, error: str | None = None) -> None:
@@ -257,7 +260,9 @@ class Recorder:
         g = getattr(self._here, "kernel", None) if kernel is None else self._find(kernel)
         if g is None: return
         if isinstance(source, str) and not ir and _LLVM.search(source): source, ir = "", source
-        if program is not None and not loops: loops = functools.partial(loops_text, program.uops, program)
+        if program is not None:
+            loops = loops or functools.partial(loops_text, program.uops, program)
+            if g is getattr(self._here, "kernel", None) and g.steps: self.pass_("program", "linearize", g.steps[-1].after, program.uops)
         for key, text in (("loops", loops), ("source", source), ("ir", ir), ("asm", asm)):
             if text: g.texts[key] = text
         g.facts.update(facts)

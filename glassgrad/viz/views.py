@@ -7,14 +7,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from glassgrad import flow
 from glassgrad.uop.errors import UsageError
 from glassgrad.uop.ops import Ops
 from glassgrad.viz import graphs
 from glassgrad.viz.record import Group, Recorder, Step
 
+_WHY = {p.name: p.why for p in (*flow.TENSOR_FLOW, *flow.KERNEL_FLOW)} | {"linearize": "a machine runs one instruction after the other"}
 GRAPH_NODES = 3_000      # of one graph that the page draws
 FIRED_SHOWN = 500
 TEXT_CHARS = 4_000_000   # of one listing
+TEXTS = ("loops", "source", "ir", "asm", "graph")
 
 
 def index(r: Recorder) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def group(r: Recorder, id: int) -> dict[str, Any]:
         passes = [step_row(g, i, s) for i, s in enumerate(g.steps)]
         lost = [f"{g.lost} graphs were too big to keep."] if g.lost else []
     row = kernel_row(g) if g.kind == "kernel" else schedule_row(r, g)
-    return {**row, "kind": g.kind, "facts": facts(g), "steps": passes, "texts": [k for k, v in g.texts.items() if v], "notes": g.notes + lost,
+    return {**row, "kind": g.kind, "facts": facts(g), "steps": passes, "texts": [k for k in TEXTS if g.texts.get(k)], "notes": g.notes + lost,
             "why": [list(w) for w in g.why] + [["buffer", c["why"]] for c in _calls_of(r, g) if c["why"]],
             "unfused": [n for c in _calls_of(r, g) for n in c["unfused"]]}
 
@@ -94,8 +97,13 @@ def step_row(g: Group, i: int, s: Step) -> dict[str, Any]:
         before, after, _ = graphs.marks(g.rows, s.before, s.after)
         s.seen = (sum(m == "gone" for m in before.values()), sum(m == "new" for m in after.values()), len(graphs.reach(g.rows, s.after)))
     gone, new, nodes = s.seen
-    return {"index": i, "stage": s.stage, "name": s.name, "why": s.why, "gone": gone, "new": new, "nodes": nodes, "fired": sum(s.counts.values()),
+    return {"index": i, "stage": s.stage, "name": s.name, "why": reason(s), "gone": gone, "new": new, "nodes": nodes, "fired": sum(s.counts.values()),
             "rules": len(s.counts), "seconds": s.seconds, "same": s.before == s.after, "kept": s.after is not None}
+
+
+def reason(s: Step) -> str:
+    """Why a pass is there: what it said itself, or what the flow says of it."""
+    return s.why or _WHY.get(s.name, "")
 
 
 def compare(r: Recorder, id: int, first: int, last: int, limit: int = GRAPH_NODES, focus: int | None = None) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def compare(r: Recorder, id: int, first: int, last: int, limit: int = GRAPH_NODE
     counts: dict[str, int] = {}
     for s in steps:
         for rule, n in s.counts.items(): counts[rule] = counts.get(rule, 0) + n
-    return {"first": first, "last": last, "names": [s.name for s in steps], "why": steps[-1].why, "rows": rows, "rules": counts, "fired": fired,
+    return {"first": first, "last": last, "names": [s.name for s in steps], "why": reason(steps[-1]), "rows": rows, "rules": counts, "fired": fired,
             "made_by": texts, "terms": terms, "pairs": pairs,
             "before": {"root": before, "nodes": shown[0], "total": len(sides[0][2]), "marks": old},
             "after": {"root": after, "nodes": shown[1], "total": len(sides[1][2]), "marks": new}}
@@ -194,7 +202,7 @@ def answer(r: Recorder, path: str, query: dict[str, str]) -> dict[str, Any]:
     if parts == ["timeline"]: return timeline(r, number("since") or 0)
     if parts == ["memory"]: return memory(r)
     if parts[0] == "group" and len(parts) == 2 and numbers: return group(r, numbers[0])
-    if parts[0] == "text" and len(parts) == 3 and numbers and parts[2] in ("loops", "source", "ir", "asm"): return text(r, numbers[0], parts[2])
+    if parts[0] == "text" and len(parts) == 3 and numbers and parts[2] in TEXTS: return text(r, numbers[0], parts[2])
     if parts[0] == "compare" and len(parts) == 4 and len(numbers) == 3:
         return compare(r, *numbers, limit=min(number("limit") or GRAPH_NODES, 20_000), focus=number("focus"))
     raise UsageError(f"viz: no such page: {path[:80]!r}")

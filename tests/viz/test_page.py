@@ -53,7 +53,7 @@ def test_overview(page, served):
 def test_a_pass_is_drawn(page, served):
     page.open(served.url + "#k=3&tab=passes&p=2&view=changes")
     page.until(DRAWN.format("3/2/2"))
-    assert texts(page, ".step .what") == ["simplify", "tile", "lower ops", "lower dtypes", "add grid"]
+    assert texts(page, ".step .what") == ["simplify", "tile", "lower ops", "lower dtypes", "add grid", "linearize"]
     assert "25 → 28 nodes · 5 new · 2 gone" in texts(page, "#counts")[0]
     assert texts(page, "#inspector summary .mono") == ["exp_to_exp2"]
     assert page.run("views.changes.nodes.filter(n => n.mark === 'new').map(n => n.label.op).sort().join()") == "EXP2,EXP2,MUL,MUL"

@@ -23,9 +23,9 @@ def test_off_by_default():
 
 def test_kernel_has_its_passes_and_rules(recorder):
     kernel = views.group(recorder, 1)
-    assert [s["name"] for s in kernel["steps"]] == ["simplify", "tile", "lower ops", "lower dtypes", "add grid"]
+    assert [s["name"] for s in kernel["steps"]] == ["simplify", "tile", "lower ops", "lower dtypes", "add grid", "linearize"]
     assert kernel["steps"][0]["fired"] == 1
-    assert kernel["texts"] == ["loops", "source", "ir", "asm"]
+    assert kernel["texts"] == ["loops", "source", "ir", "asm", "graph"]
     step = views.compare(recorder, 1, 0, 0)
     assert step["rules"] == {"add_zero": 1}
     fired = step["fired"][0]

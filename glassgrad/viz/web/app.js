@@ -5,7 +5,7 @@
 const $ = id => document.getElementById(id);
 const inside = $("data") ? JSON.parse($("data").textContent) : null;
 const OVERVIEW = -1, ROW = 46;
-const TABS = [["overview", "Overview"], ["passes", "Passes"], ["loops", "Loop nest"], ["source", "Source"], ["ir", "LLVM IR"], ["asm", "Assembly"], ["why", "Why"], ["timeline", "Timeline"], ["memory", "Memory"]];
+const TABS = [["overview", "Overview"], ["passes", "Passes"], ["loops", "Loop nest"], ["source", "Source"], ["ir", "LLVM IR"], ["asm", "Assembly"], ["graph", "Text form"], ["why", "Why"], ["timeline", "Timeline"], ["memory", "Memory"]];
 const state = {id: OVERVIEW, tab: "overview", first: 0, last: 0, mode: "changes", consts: false, ranges: true, order: "run", query: "", picked: null};
 let index = {kernels: [], schedules: [], peaks: [], notes: [], devices: {}, kinds: {}}, detail = null, rows = [], closed = new Set();
 let ticket = 0, comparison = null, events = null;
@@ -388,6 +388,7 @@ const SYNTAX = {
   source: /(\/\/.*|\/\*.*?\*\/|^\s*#.*)|("(?:[^"\\]|\\.)*")|\b(for|if|else|while|return|void|const|static|inline|restrict|__global__|__shared__|__kernel|__local|struct|extern|typedef|define|declare|fn|var|let)\b|\b(int|float|double|char|long|short|unsigned|bool|half|[iu](?:8|16|32|64)|f(?:16|32|64)|u?int\d+_t|size_t)\b|\b(0x[\da-fA-F]+|\d+\.?\d*(?:e[-+]?\d+)?[fuUlL]*)\b/g,
   ir: /(;.*)|("(?:[^"\\]|\\.)*")|\b(define|declare|ret|br|label|phi|call|tail|load|store|getelementptr|inbounds|f?add|f?sub|f?mul|f?div|s?rem|icmp|fcmp|select|alloca|[sz]ext|trunc|bitcast|insertelement|extractelement|shufflevector|align|fast|nsw|nuw|to|target|attributes|and|or|xor|shl|lshr|ashr)\b|(\b(?:i\d+|float|double|half|void|ptr)\b|<\d+ x [^>]*>)|(\b-?\d+\.?\d*(?:e[-+]?\d+)?\b|0x[\dA-Fa-f]+)/g,
   asm: /([#;].*|\/\/.*)|("(?:[^"\\]|\\.)*")|^(\s+[a-z][\w.]*)|(%?\b(?:[xyz]mm\d+|r[a-d]x|r[sd]i|r[sb]p|r\d+[dwb]?|e[a-d]x|e[sd]i|[vxwsdqr]\d+|k\d|rip)\b)|(\$?-?\b(?:0x[\da-f]+|\d+)\b)/g,
+  graph: /(# .*)|("(?:[^"\\]|\\.)*")|(?<== )([a-z_]\w*)|\b((?:f|i|u|bf|fp)\d+(?:x\d+)?|void|bool(?:x\d+)?)\b|(?<![%\w])(-?\d+\.?\d*(?:e[-+]?\d+)?)\b/g,
   loops: /(#.*)|("(?:[^"\\]|\\.)*")|\b(for|in|range|if|else|kernel|barrier|shared|private|fma)\b|\b((?:f|i|u|bf|fp)\d+(?:e\dm\d)?(?:x\d+)?|bool(?:x\d+)?)\b|\b(\d+\.?\d*(?:e[-+]?\d+)?)\b/g,
 };
 const CLASSES = ["", "s-comment", "s-string", "s-key", "s-type", "s-number"], BLOCK = 200, HIGHLIGHTED = 6000, SHOWN = 40000;
@@ -432,7 +433,8 @@ function viewWhy() {
     c.why ? h("p", {class: "reason"}, h("b", {}, "Stored because "), c.why) : null, c.unfused.map(u => h("p", {class: "reason no"}, h("b", {}, "Not fused: "), u)));
   const parts = schedules.slice(0, 200).map(s => h("section", {class: "panel"}, h("h2", {}, shortSite(s.name), h("small", {}, `${s.calls.length} calls`)), s.calls.slice(0, 300).map(call), s.calls.length > 300 ? h("div", {class: "note"}, `${s.calls.length - 300} more calls are not shown; open them in the list.`) : null));
   if (detail) {
-    if (detail.why.length) parts.unshift(h("section", {class: "panel"}, h("h2", {}, "Decisions"), h("table", {class: "decisions"}, h("tbody", {}, detail.why.map(([subject, reason]) => h("tr", {}, h("th", {}, subject), h("td", {}, reason)))))));
+    const decisions = detail.why.filter(([subject]) => subject !== "buffer");   // the schedule's line says that one
+    if (decisions.length) parts.unshift(h("section", {class: "panel"}, h("h2", {}, "Decisions"), h("table", {class: "decisions"}, h("tbody", {}, decisions.map(([subject, reason]) => h("tr", {}, h("th", {}, subject), h("td", {}, reason)))))));
     if (detail.kind === "kernel") {
       const s = index.schedules.find(x => x.id === detail.schedule), mine = s ? s.calls.filter(c => c.kernel === detail.id) : [];
       if (mine.length) parts.push(h("section", {class: "panel"}, h("h2", {}, `In the schedule of ${shortSite(s.name)}`), mine.slice(0, 20).map(call)));
