@@ -27,9 +27,10 @@ Coords = tuple[int, ...]
 
 
 class Offsets(NamedTuple):
-    """How an address moves along register axes and lanes: ((axis, coefficient), …)."""
+    """How an address moves: ((register axis, coefficient), …), the coefficient of the SIMD axis, that axis."""
     axes: tuple[tuple[UOp, int], ...]
     lane: int
+    lane_axis: UOp | None
 
 
 def affine(x: UOp) -> tuple[dict[UOp, int], int]:
@@ -111,7 +112,7 @@ class _Linearizer:
                 lane = self.lane[s]
         if isinstance(n.arg, Offsets):
             regs += [r for r, _ in n.arg.axes if r not in regs]
-            if n.arg.lane: lane = self.lane_axis[n]
+            if n.arg.lane: lane = n.arg.lane_axis
         if n.op in CLOSERS:
             own = n.src[1:]
             for r in own:
@@ -142,7 +143,6 @@ class _Linearizer:
     # ---- addresses ---------------------------------------------------------------------------------------------------------------
     def split_addresses(self, order: list[UOp]) -> tuple[UOp, ...]:
         """Every LOAD and STORE gets a base free of register axes, and Offsets along them."""
-        self.lane_axis: dict[UOp, UOp] = {}
         table: dict[UOp, UOp] = {}
         for n in order:
             src = tuple(table[s] for s in n.src)
@@ -174,8 +174,7 @@ class _Linearizer:
         if base is None: base = idx.const_like(const)
         elif const: base = base + const
         for s in base.toposort(stop=lambda s: s in self.loops): self.facts(s)
-        new = n.replace(src=(n.src[0], base, *n.src[2:]), arg=Offsets(tuple(sorted(axes, key=lambda a: a[0].arg.id)), lane))
-        if lane_axis is not None: self.lane_axis[new] = lane_axis
+        new = n.replace(src=(n.src[0], base, *n.src[2:]), arg=Offsets(tuple(sorted(axes, key=lambda a: a[0].arg.id)), lane, lane_axis))
         return new
 
     # ---- emission ----------------------------------------------------------------------------------------------------------------

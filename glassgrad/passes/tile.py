@@ -335,9 +335,8 @@ def own_lanes(sink: UOp, target: Target) -> UOp:
     done: set[UOp] = set()
     while True:
         k = Kernel(sink)
-        lanes = {r for n in k.order if n.op is Ops.RANGE and n.arg.kind == "LANE" for r in (n,)}
-        todo = [s for s in k.statements if s.own and not (s.axes & lanes) and not done.intersection(s.own)
-                and not any(lanes & k.free[m] for m in k.order if m.op in CLOSERS and s.node in m.src[0].toposort() and m.op is Ops.REDUCE and s.own and set(m.src[1:]) & s.free)]
+        lanes = {n for n in k.order if n.op is Ops.RANGE and n.arg.kind == "LANE"}
+        todo = [s for s in k.statements if s.own and not (s.axes & lanes) and not done.intersection(s.own)]
         if not todo: return sink
         s = todo[0]
         done.update(s.own)
