@@ -140,4 +140,4 @@ def page_with_data(r: Recorder) -> str:
     return page.replace("<title>glassgrad</title>", f"<title>{html.escape(r.title)} · glassgrad</title>")
 
 
-SCRIPTS = ("layout.js", "graph.js", "charts.js", "app.js")
+SCRIPTS = ("layout.js", "graph.js", "charts.js", "passes.js", "panes.js", "app.js")

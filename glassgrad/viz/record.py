@@ -92,6 +92,7 @@ class Group:
         self.error: str | None = None
         self.runs, self.seconds, self.fastest, self.bytes, self.flops = 0, 0.0, float("inf"), 0, 0
         self.began, self.took, self.schedule, self.lost = 0.0, 0.0, -1, 0
+        self.inside = 0.0   # of a schedule's time, what went into compiling its kernels
         self.numbers: weakref.WeakKeyDictionary[UOp, int] = weakref.WeakKeyDictionary()
 
     def intern(self, root: Any, limit: int) -> int | None:
@@ -206,6 +207,8 @@ class Recorder:
             self._by_name[name] = g.id
         g.took, g.error, self._here.kernel = time.perf_counter() - self.origin - g.began, error, None
         self._span("compile", g.name, g.id, g.began, g.began + g.took)
+        schedule = getattr(self._here, "schedule", None)
+        if schedule is not None: schedule.inside += g.took
         self._bound()
         self.version += 1
 
@@ -273,7 +276,8 @@ class Recorder:
         g = self._schedule_in_the_making()
         self._here.schedule = None
         g.calls, g.runs, g.sites = list(calls), runs, sites or tuple(dict.fromkeys(s for c in calls for s in c.sites))
-        g.name, g.took = name or (g.sites[0] if g.sites else f"schedule {g.id}"), time.perf_counter() - self.origin - g.began
+        end = time.perf_counter() - self.origin
+        g.name, g.took = name or (g.sites[0] if g.sites else f"schedule {g.id}"), end - g.began - g.inside
         g.facts.update(facts)
         for i, call in enumerate(g.calls):
             kernel = self._find(call.name if call.kernel is None else call.kernel) or self._group("kernel", call.name)
@@ -282,7 +286,7 @@ class Recorder:
             if kernel.schedule < 0 or kernel.schedule not in self.groups:
                 kernel.schedule, kernel.bytes, kernel.flops = g.id, call.bytes, call.flops
                 kernel.sites = call.sites
-        self._span("schedule", g.name, g.id, g.began, g.began + g.took)
+        self._span("schedule", g.name, g.id, g.began, end)
         self._bound()
         self.version += 1
         return g.id

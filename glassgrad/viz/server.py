@@ -136,21 +136,28 @@ def _is_taken(port: int) -> bool:
 
 
 # ---- a program that records itself -------------------------------------------------------------------------------------------------
-def start(mode: str = "1", folder: Path | None = None, say: Callable[[str], None] = print) -> Recorder:
-    """Begin to record, once per process. `mode` is the value of VIZ: "1" serves the page, a file name only writes that file.
+def start(mode: int | str = 1, folder: Path | None = None, say: Callable[[str], None] = print) -> Recorder:
+    """Begin to record, once per process. `mode` is the value of VIZ: 1 serves the page, 2 only leaves a file, a path leaves that file.
 
     At the end of the program the page stays up until Ctrl-C if stdout is a terminal; else the record goes to `folder`.
     """
+    mode = str(mode)
     if record.recorder is not None: return record.recorder
     record.recorder = r = Recorder()
     trace.listen(r)
-    if not mode.isdigit():
-        atexit.register(_write, r, Path(mode).absolute(), say)
+    folder = folder or _folder()
+    if mode != "1":
+        atexit.register(_write, r, folder / _file_name(r) if mode.isdigit() else Path(mode).absolute(), say)
         return r
     server = serve(r)
     say(f"VIZ: {server.url}")
-    atexit.register(_finish, r, server, folder or _folder(), say)
+    atexit.register(_finish, r, server, folder, say)
     return r
+
+
+def _file_name(r: Recorder) -> str:
+    name = re.sub(r"[^\w.-]+", "-", Path(r.title).stem).strip("-.") or "record"
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.viz"
 
 
 def _folder() -> Path:
@@ -165,9 +172,7 @@ def _finish(r: Recorder, server: VizServer, folder: Path, say: Callable[[str], N
         say(f"VIZ: the program has ended, the page stays at {server.url} (Ctrl-C to leave)")
         with contextlib.suppress(KeyboardInterrupt): server.closing.wait()
     else:
-        name = re.sub(r"[^\w.-]+", "-", Path(r.title).stem).strip("-.") or "record"
-        _write(r, folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.viz", say)
-        _forget_old(folder)
+        _write(r, folder / _file_name(r), say)
     server.stop()
 
 
@@ -177,6 +182,7 @@ def _write(r: Recorder, path: Path, say: Callable[[str], None]) -> None:
     try: file.save(r, path)
     except OSError as error: say(f"VIZ: the record could not be written to {path}: {error.strerror}")
     else: say(f"VIZ: open the record with  python -m glassgrad.viz {path}")
+    if path.parent == _folder(): _forget_old(path.parent)
 
 
 def _forget_old(folder: Path) -> None:

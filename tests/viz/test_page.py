@@ -168,7 +168,7 @@ def test_follows_a_running_program(page):
     r.kernel_end()
     page.until("[...document.querySelectorAll('.row.kernel .name')].some(e => e.textContent === 'first')")
     r.launch("first", 0.0, 0.001)
-    page.until("document.getElementById('totals').textContent.startsWith('1 launches')")
+    page.until("document.getElementById('totals').textContent.startsWith('1 launch ')")
     r.end()
     page.until("document.getElementById('live').textContent === 'ended'")
     page.send("Page.navigate", url="about:blank")

@@ -162,6 +162,12 @@ def test_a_file_name_records_without_a_page(tmp_path):
     assert out.returncode == 0 and "http://" not in out.stdout and file.load(path).ended
 
 
+def test_two_records_without_a_page_into_the_folder(tmp_path):
+    out = subprocess.run([sys.executable, "-c", PROGRAM.format(mode=2)], cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0 and "http://" not in out.stdout
+    assert len(list((tmp_path / "glassgrad" / "viz").glob("*.viz"))) == 1
+
+
 def test_in_a_terminal_the_page_stays_until_interrupted(tmp_path):
     master, slave = pty.openpty()
     p = subprocess.Popen([sys.executable, "-c", PROGRAM.format(mode="1")], cwd=ROOT, env=environment(tmp_path), stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
