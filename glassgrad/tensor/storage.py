@@ -1,0 +1,204 @@
+"""Storage: what tensors share. A value is an immutable graph; writing rebinds the storage, also through a view of it.
+
+A view is a storage and a chain of movement steps. Reading applies the chain; writing walks it backwards and composes the old value
+with the new one, so every tensor on the storage sees the write and no graph ever holds an assignment.
+"""
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any, NamedTuple
+
+from glassgrad.engine import capture
+from glassgrad.engine import realize as engine
+from glassgrad.uop.dtype import dtypes
+from glassgrad.uop.errors import UsageError
+from glassgrad.uop.ops import Op, Ops
+from glassgrad.uop.uop import UOp, fresh_id
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Step(NamedTuple):
+    """A movement op and its argument: one link of a view's chain."""
+    op: Op
+    arg: Any
+
+
+class Storage:
+    """A value that tensors share. `device` is None for a value that no memory ties to one; `is_leaf`: a variable, not a result."""
+    __slots__ = ("value", "device", "is_leaf", "trace", "__weakref__")
+    value: UOp; device: str | None; is_leaf: bool; trace: Any
+
+    def __init__(self, value: UOp, device: str | None = None, is_leaf: bool = False) -> None:
+        self.value, self.device, self.is_leaf, self.trace = value, device, is_leaf, capture.current
+
+    def read(self) -> UOp:
+        """The value now."""
+        if capture.current is not None and self.trace is not capture.current: capture.current.touch(self)
+        return self.value
+
+    def write(self, value: UOp) -> None:
+        """Rebind; the next realize of anything computes the value too."""
+        if capture.current is not None and self.trace is not capture.current: capture.current.touch(self)
+        self.value = value
+        _pending.add(self)
+
+    def settle(self) -> None:
+        """After a realize: let go of the graph, unless a tensor with requires_grad=True is differentiable through it."""
+        old = self.value
+        new = engine.settled(old)
+        if new is old: return
+        past = _past_worth_keeping(old)
+        if past: history[new] = old
+        else: self.is_leaf = self.is_leaf or old.dtype.is_float
+        self.value = new
+
+
+_pending: weakref.WeakSet[Storage] = weakref.WeakSet()
+trainable: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Tensors with requires_grad=True."""
+leaves: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Tensors on a storage that is a leaf."""
+history: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
+"""What realized values were computed from, where a gradient may want to know."""
+
+
+def pending_values() -> Iterator[UOp]:
+    """The values of storages that were written and not yet realized."""
+    for s in list(_pending):
+        if s.trace is None: yield s.value
+
+
+def settle_pending() -> None:
+    """Storages whose pending value has been computed are done."""
+    for s in list(_pending):
+        if engine.buffer_of(s.value) is not None:
+            s.settle()
+            _pending.discard(s)
+
+
+engine.pending.append(pending_values)
+
+
+def _past_worth_keeping(value: UOp) -> bool:
+    """Is the value of a tensor with requires_grad=True below `value`? Past that lost its tensors is dropped on the way."""
+    wanted = {t._storage.value for t in trainable} if trainable else ()
+    if not wanted: return False
+    seen: set[UOp] = set()
+    stack = [s for s in value.src]
+    pasts = []
+    while stack:
+        n = stack.pop()
+        if n in seen or n.op is Ops.DETACH or not n.dtype.is_float: continue
+        if n in wanted: return True
+        seen.add(n)
+        past = history.get(n)
+        if past is not None: pasts.append(n)
+        stack.extend((past,) if past is not None else n.src)
+    for n in pasts: history.pop(n, None)
+    return False
+
+
+# ---- views -----------------------------------------------------------------------------------------------------------------------
+def apply_step(x: UOp, step: Step) -> UOp:
+    """The movement step on a value."""
+    return UOp(step.op, x.dtype, (x,), step.arg)
+
+
+def read_chain(value: UOp, chain: tuple[Step, ...]) -> UOp:
+    """The view of `value` that the chain describes."""
+    for op, arg in chain: value = UOp(op, value.dtype, (value,), arg)
+    return value
+
+
+def write_chain(value: UOp, chain: tuple[Step, ...], new: UOp) -> UOp:
+    """`value` with `new` in the place the chain views.
+
+    errors:  UsageError if elements of the view share memory (expand, overlapping windows)
+    """
+    stages = [value]
+    for step in chain: stages.append(apply_step(stages[-1], step))
+    for step, old in zip(reversed(chain), reversed(stages[:-1])): new = _write_step(step, old, new)
+    return new
+
+
+def _write_step(step: Step, old: UOp, new: UOp) -> UOp:
+    op, arg, shape = step.op, step.arg, old.shape
+    if op is Ops.RESHAPE: return new.reshape(shape)
+    if op is Ops.PERMUTE: return new.permute(tuple(sorted(range(len(arg)), key=arg.__getitem__)))
+    if op is Ops.FLIP: return new.flip(arg)
+    if op is Ops.PAD: return new.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(shape, arg)))
+    if op is Ops.SHRINK:
+        around = tuple((lo, n - hi) for n, (lo, hi) in zip(shape, arg))
+        if all(p == (0, 0) for p in around): return new
+        return _true(new.shape).pad(around).where(new.pad(around), old)
+    if op is Ops.UNFOLD and arg.size == 1:
+        a, n = arg.axis, new.shape[arg.axis]
+        spread = _spread(new, a, arg.stride, shape)
+        spread = _fit_axis(spread, a, shape[a])
+        at = UOp.iota(shape[a])
+        here = (at % arg.stride).eq(0) & (at < n * arg.stride)
+        here = here.reshape((shape[a],) + (1,) * (len(shape) - a - 1)).broadcast_to(shape)
+        return here.where(spread, old)
+    raise UsageError(f"write through a view made by {op.name.lower()}\n  several of its elements lie in one place\n  try: x.clone() first, then write")
+
+
+def _spread(x: UOp, a: int, stride: int, shape: tuple[int, ...]) -> UOp:
+    """Windows of size 1 back in line: zeros between the elements of axis a."""
+    n = x.shape[a]
+    x = x.reshape((*shape[:a], n, 1, *shape[a + 1:]))
+    return _pad_axis(x, a + 1, stride - 1).reshape((*shape[:a], n * stride, *shape[a + 1:]))
+
+
+def _pad_axis(x: UOp, a: int, more: int) -> UOp: return x.pad(tuple((0, more if i == a else 0) for i in range(x.ndim)))
+def _fit_axis(x: UOp, a: int, n: int) -> UOp:
+    if x.shape[a] < n: return _pad_axis(x, a, n - x.shape[a])
+    return x.shrink(tuple((0, n if i == a else m) for i, m in enumerate(x.shape)))
+def _true(shape: tuple[int, ...]) -> UOp: return fill(UOp.const(dtypes.bool, True), shape)
+
+
+def fill(x: UOp, shape: tuple[int, ...]) -> UOp:
+    """A scalar node repeated over `shape`."""
+    return x if shape == () else x.reshape((1,) * len(shape)).expand(shape)
+
+
+def leaf(x: UOp) -> UOp:
+    """`x` with an identity of its own."""
+    return UOp(Ops.LEAF, x.dtype, (x,), fresh_id())
+
+
+# ---- the user's line -------------------------------------------------------------------------------------------------------------
+_is_ours: dict[CodeType, bool] = {}
+_sites: dict[tuple[CodeType, int], str] = {}
+
+
+def user_site(depth: int = 2) -> str | None:
+    """The "file:line" of the first frame outside the package."""
+    frame = sys._getframe(depth)
+    while frame is not None:
+        code = frame.f_code
+        ours = _is_ours.get(code)
+        if ours is None: ours = _is_ours[code] = code.co_filename.startswith(PACKAGE)
+        if not ours:
+            key = (code, frame.f_lineno)
+            site = _sites.get(key)
+            if site is None: site = _sites[key] = f"{code.co_filename}:{frame.f_lineno}"
+            return site
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def stamp(x: UOp, site: str | None) -> None:
+    """Give `x` and the nodes below it that have no site this one."""
+    if x.site is not None or site is None: return
+    stack = [x]
+    while stack:
+        n = stack.pop()
+        n.site = site
+        for s in n.src:
+            if s.site is None: stack.append(s)
+
