@@ -1,6 +1,7 @@
 """Debug: what the engine says while it works, to people (DEBUG), to VIZ and to programs (`events`)."""
 from __future__ import annotations
 
+import importlib
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -85,3 +86,6 @@ def show_source(name: str, source: str | None) -> None:
 def buffer_text(slot: int, size: int, dtype: DType) -> str:
     """A buffer for people: f32[64] #3."""
     return f"{dtype.short}[{size}] #{slot}"
+
+
+if VIZ.value: importlib.import_module("glassgrad.viz.server").start(VIZ.value)   # the page is up before the first kernel is made

@@ -221,6 +221,11 @@ class GraphView {
       const root = this.nodes.reduce((a, n) => (n.y > a.y ? n : a), this.nodes[0]);
       this.x = w / 2 - root.x * this.scale;
     }
+    const changed = this.scale > scale + 1e-6 && this.nodes.find(n => n.mark === "new" || n.mark === "gone");
+    if (changed) {
+      this.x = w / 2 - changed.x * this.scale;
+      this.y = h / 2 - changed.y * this.scale;
+    }
     this.draw();
   }
 
