@@ -6,6 +6,7 @@ driver may refuse a binary of an older version of itself; then it is compiled ag
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -32,8 +33,8 @@ NAME, DRIVER_VERSION, VERSION, EXTENSIONS, MEM_BASE_ADDR_ALIGN, SVM_CAPABILITIES
 FP_FMA, FP_CORRECT_DIVIDE_SQRT, SVM_COARSE_GRAIN = 1 << 5, 1 << 7, 1
 # facts of a buffer, a program, a build
 MEM_SIZE, PROGRAM_BINARY_SIZES, PROGRAM_BINARIES, BUILD_LOG = 0x1102, 0x1165, 0x1166, 0x1183
-ERRORS = {-4: "out of device memory", -5: "out of resources", -6: "out of host memory", -11: "the program does not build", -38: "bad buffer",
-          -46: "no kernel of that name", -48: "bad kernel", -51: "bad size of an argument", -52: "arguments missing",
+ERRORS = {-4: "out of device memory", -5: "out of resources", -6: "out of host memory", -11: "the program does not build",
+          -38: "bad buffer", -46: "no kernel of that name", -48: "bad kernel", -51: "bad size of an argument", -52: "arguments missing",
           -54: "bad workgroup size", -55: "bad size of the grid", -61: "bad size of a buffer", -1001: "no OpenCL driver is installed"}
 
 
@@ -157,7 +158,7 @@ class CLDevice(DeviceBase):
 
 class CLProgram:
     """A kernel that is ready to run."""
-    __slots__ = ("name", "built", "kernel", "has_addresses")
+    __slots__ = ("built", "has_addresses", "kernel", "name")
 
     def __init__(self, name: str, built: int, has_addresses: bool) -> None:
         err = ctypes.c_int()
@@ -175,6 +176,7 @@ class CLProgram:
             check(cl().clSetKernelArg(self.kernel, i, 8, ctypes.byref(ctypes.c_int64(value))), f"{self.name}: argument {i}, a value")
 
     def __del__(self) -> None:
+        if sys.is_finalizing(): return
         if getattr(self, "kernel", None): cl().clReleaseKernel(self.kernel)
         if getattr(self, "built", None): cl().clReleaseProgram(self.built)
 
@@ -247,7 +249,9 @@ def number(device: int, what: int, size: int) -> int:
     return value.value if cl().clGetDeviceInfo(device, what, size, ctypes.byref(value), None) == SUCCESS else 0
 
 
-def text_of(device: int, what: int) -> str: return data_of(cl().clGetDeviceInfo, (device,), what).rstrip(b"\0").decode(errors="replace").strip()
+def text_of(device: int, what: int) -> str:
+    """A fact about a device that is text."""
+    return data_of(cl().clGetDeviceInfo, (device,), what).rstrip(b"\0").decode(errors="replace").strip()
 
 
 def check(code: int, asked: str) -> None:
@@ -255,7 +259,9 @@ def check(code: int, asked: str) -> None:
     if code != SUCCESS: raise DeviceError(f"{asked}\n  OpenCL error {code}: {ERRORS.get(code, 'see the OpenCL reference')}")
 
 
-def pack(source: bytes, binary: bytes) -> bytes: return MAGIC + b"".join(len(p).to_bytes(8, "little") + p for p in (source, binary))
+def pack(source: bytes, binary: bytes) -> bytes:
+    """What is kept on disk: both parts, each after its length."""
+    return MAGIC + b"".join(len(p).to_bytes(8, "little") + p for p in (source, binary))
 
 
 def unpack(name: str, binary: bytes) -> list[bytes]:
@@ -268,8 +274,8 @@ def unpack(name: str, binary: bytes) -> list[bytes]:
         size = int.from_bytes(binary[at:at + 8], "little")
         parts.append(binary[at + 8:at + 8 + size])
         at += 8 + size
-    if len(parts) != 2 or at != len(binary): raise DeviceError(f"{name}: {len(binary)} bytes that are no compiled CL program\n  try: clear the cache")
-    return parts
+    if len(parts) == 2 and at == len(binary): return parts
+    raise DeviceError(f"{name}: {len(binary)} bytes that are no compiled CL program\n  try: clear the cache")
 
 
 _P, _I, _U, _Z, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t, ctypes.c_uint64

@@ -29,7 +29,7 @@ OUT_OF_MEMORY = 2
 MAX_THREADS, SHARED_BYTES, MULTIPROCESSORS, L2_BYTES, MAJOR, MINOR = 1, 8, 16, 38, 75, 76
 # no fast math; a*b+c is rounded twice unless the program says MULACC
 OPTIONS = ("--std=c++17", "--fmad=false")
-INSTALL_DRIVER = "try: install the NVIDIA driver (it brings libcuda.so.1); to compile only, glassgrad.device.cuda.compile_source needs no GPU"
+INSTALL_DRIVER = "try: install the NVIDIA driver, which brings libcuda.so.1 (glassgrad.device.cuda.compile_source works without)"
 INSTALL_COMPILER = "try: pip install nvidia-cuda-nvrtc, or put nvcc on PATH"
 
 
@@ -78,13 +78,15 @@ class CUDADevice(DeviceBase):
         if src.nbytes == 0: return
         self._enter()
         keep = pinned(src)
-        check(self.lib.cuMemcpyHtoD_v2(handle, ctypes.addressof(keep), src.nbytes), f"{self.name}: copy of {src.nbytes} bytes in", self.lib)
+        code = self.lib.cuMemcpyHtoD_v2(handle, ctypes.addressof(keep), src.nbytes)
+        check(code, f"{self.name}: copy of {src.nbytes} bytes in", self.lib)
 
     def copyout(self, dst: memoryview, handle: int) -> None:
         if dst.nbytes == 0: return
         self._enter()
         keep = pinned(dst)
-        check(self.lib.cuMemcpyDtoH_v2(ctypes.addressof(keep), handle, dst.nbytes), f"{self.name}: copy of {dst.nbytes} bytes out", self.lib)
+        code = self.lib.cuMemcpyDtoH_v2(ctypes.addressof(keep), handle, dst.nbytes)
+        check(code, f"{self.name}: copy of {dst.nbytes} bytes out", self.lib)
 
     # ---- programs
     def render(self, program: Program) -> str: return render(program, self.target)
@@ -113,7 +115,7 @@ class CUDADevice(DeviceBase):
 
 class CUDAProgram:
     """A kernel that is ready to run, and the array its arguments are handed over in."""
-    __slots__ = ("name", "lib", "module", "function", "_args", "_pointers")
+    __slots__ = ("_args", "_pointers", "function", "lib", "module", "name")
 
     def __init__(self, lib: Any, name: str, binary: bytes) -> None:
         self.lib, self.name, self.module, self.function = lib, name, ctypes.c_void_p(), ctypes.c_void_p()
@@ -246,7 +248,8 @@ def _nvrtc_compile(lib: Any, source: str, arch: str, include: list[str]) -> byte
             lib.nvrtcGetProgramLogSize(prog, ctypes.byref(size))
             log = ctypes.create_string_buffer(size.value)
             lib.nvrtcGetProgramLog(prog, log)
-            raise DeviceError(f"CUDA: NVRTC refused the source for sm_{arch} (error {code})\n{log.value.decode(errors='replace')}\n{source}")
+            words_of = log.value.decode(errors="replace")
+            raise DeviceError(f"CUDA: NVRTC refused the source for sm_{arch} (error {code})\n{words_of}\n{source}")
         get_size, get = (lib.nvrtcGetPTXSize, lib.nvrtcGetPTX) if is_ptx else (lib.nvrtcGetCUBINSize, lib.nvrtcGetCUBIN)
         get_size(prog, ctypes.byref(size))
         out = ctypes.create_string_buffer(size.value)
@@ -267,7 +270,8 @@ def _nvcc_compile(source: str, arch: str, include: list[str]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         text, out = Path(folder, "kernel.cu"), Path(folder, "kernel.cubin")
         text.write_text(source)
-        done = subprocess.run(["nvcc", "-cubin", f"-arch=sm_{arch}", *OPTIONS, *include, str(text), "-o", str(out)], capture_output=True, text=True)
+        command = ["nvcc", "-cubin", f"-arch=sm_{arch}", *OPTIONS, *include, str(text), "-o", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode: raise DeviceError(f"CUDA: nvcc refused the source for sm_{arch}\n{done.stderr}\n{source}")
         return out.read_bytes()
 
@@ -292,7 +296,7 @@ def driver() -> Any:
 @functools.cache
 def nvrtc() -> Any:
     """NVIDIA's run-time compiler, from its pip package, a toolkit or the system; None if there is none."""
-    folders = [*(f for root in sys.path for f in Path(root or ".").glob("nvidia/*/lib")), *(root / "lib64" for root in _toolkits())]
+    folders = [*_packages("lib"), *(root / "lib64" for root in _toolkits())]
     files = [str(f) for folder in folders for f in sorted(folder.glob("libnvrtc.so.*"), reverse=True) if ".alt" not in f.name]
     for path in (*files, "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
         # 13.0 does not find its own builtins unless they are there already
@@ -307,10 +311,11 @@ def nvrtc() -> Any:
 @functools.cache
 def header_folder() -> Path | None:
     """The folder with cuda_fp16.h, if there is one."""
-    folders = [*(root / "include" for root in _toolkits()), *(f for root in sys.path for f in Path(root or ".").glob("nvidia/*/include"))]
+    folders = [*(root / "include" for root in _toolkits()), *_packages("include")]
     return next((f for f in folders if (f / "cuda_fp16.h").exists() and (f / "cuda_bf16.h").exists()), None)
 
 
+def _packages(folder: str) -> list[Path]: return [f for root in sys.path for f in sorted(Path(root or ".").glob(f"nvidia/*/{folder}"))]
 def _toolkits() -> list[Path]:
     named = [os.environ[k] for k in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(k)]
     return [Path(p) for p in (*named, "/usr/local/cuda")]

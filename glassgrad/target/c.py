@@ -41,7 +41,6 @@ class Dialect:
     name: str
     types: dict[str, str]
     long_suffix: str
-    prelude: str
     function: str                                 # before a helper function
     group: Callable[[int], str]
     thread: Callable[[int], str]
@@ -51,6 +50,7 @@ class Dialect:
     restrict: str
     value: str                                    # type of a "value" parameter: 64 bits whatever its dtype
     signature: Callable[[Program, list[str]], str]
+    prelude: str = ""
     float_suffix: str = ""                        # of float32 functions: expf
     vector_bytes: int = 0                         # widest vector access, 0: none
     vector_types: dict[str, str] = field(default_factory=dict)
@@ -58,6 +58,7 @@ class Dialect:
     store: Callable[[str, int, str, str, str], str] | None = None
     pack: Callable[[str, int, str], str] | None = None
     needs_alignment: bool = False
+    macros: dict[str, str] = field(default_factory=dict)      # what the language lacks, where it is used
     bitcast: Callable[[str, str, str], str] | None = None
 
 
@@ -100,13 +101,14 @@ class _Writer:
         if loops:
             self.line(f"for ({self.ctype(loops[0].dtype, loops[0])} gidx0 = begin; gidx0 < end; gidx0++) {{")
             self.depth += 1
+        for n in sorted((n for n in self.uops if n.op is Ops.SPECIAL), key=lambda n: n.arg.name): self._special(n)
         for n in self.uops: self._statement(n)
         if loops: self._close()
         used = {n.dtype.scalar.name for n in self.uops}
         extra = [text for name, text in EXTENSIONS.get(d.name, {}).items() if name in used and to_dtype(name) in self.target.dtypes]
         body = "\n".join([*self.helpers.values(), *self.lines])
-        prelude = d.prelude if d.name != "CUDA" or "INFINITY" in body or "NAN" in body else ""
-        parts = [*extra, prelude, *self.helpers.values(), f"{d.signature(self.program, self._params())} {{", *top, *self.lines, "}"]
+        extra += [text for name, text in d.macros.items() if name in body]
+        parts = [*extra, d.prelude, *self.helpers.values(), f"{d.signature(self.program, self._params())} {{", *top, *self.lines, "}"]
         return "\n".join(p for p in parts if p) + "\n"
 
     # ---- names, types, lines
@@ -175,9 +177,8 @@ class _Writer:
     # ---- statements
     def _statement(self, n: UOp) -> None:
         op = n.op
-        if op in (Ops.PARAM, Ops.SCRATCH): return
+        if op in (Ops.PARAM, Ops.SCRATCH, Ops.SPECIAL): return
         if op is Ops.AFTER: self.exprs[n] = self.exprs[n.src[0]]
-        elif op is Ops.SPECIAL: self._special(n)
         elif op is Ops.RANGE:
             name, count = self.name("ridx", n.arg.id), self.exprs[n.src[0]][0].text
             self.line(f"for ({self.ctype(n.dtype, n)} {name} = 0; {name} < {count}; {name}++) {{")
@@ -273,7 +274,8 @@ class _Writer:
             return read if ok is None else Expr(f"{ok.within(4)} ? {read.within(4)} : {zero.text}", 3)
         gates = [None] * n.dtype.lanes if gate is None else self._lanes(gate, n.dtype.lanes)
         if idx.dtype.lanes > 1 or n.dtype.lanes == 1:
-            self.exprs[n] = self._declare(n, "val", [element(i.text, g) for i, g in zip(self._lanes(idx, n.dtype.lanes), gates, strict=True)])
+            at_each = self._lanes(idx, n.dtype.lanes)
+            self.exprs[n] = self._declare(n, "val", [element(i.text, g) for i, g in zip(at_each, gates, strict=True)])
             return
         out: list[Expr] = []
         at = self.exprs[idx][0]
@@ -385,7 +387,9 @@ class _Writer:
         if plain and n not in self.narrow and all(s in self.narrow for s in n.src): ys[0] = Expr(f"({self.ctype(d)}){xs[0].within(14)}", 14)
         if op is Ops.NEG: out = Expr(f"-{ys[0].within(15)}", 14)
         elif op is Ops.MULACC: out = _infix("+", 12, _infix("*", 13, *ys[:2]), ys[2])
-        elif op is Ops.ADD and plain: out = Expr(f"{ys[0].within(12)} + {ys[1].within(12)}", 12)
+        elif op is Ops.ADD and plain:
+            is_negative = n.src[1].op is Ops.CONST and n.src[1].arg < 0 and ys[1].binds == 14
+            out = Expr(f"{ys[0].within(12)} - {ys[1].text[1:]}" if is_negative else f"{ys[0].within(12)} + {ys[1].within(12)}", 12)
         elif op in signs: out = _infix(*signs[op], *ys)
         else: raise CompilerBug(f"render {self.dialect.name}: no spelling of {op} on {d.name}; take it out of the target's ops")
         return out if plain else Expr(f"({self.ctype(d)}){out.within(14)}", 14)
@@ -556,7 +560,7 @@ def _indices(uops: list[UOp]) -> tuple[set[UOp], set[UOp]]:
         index.add(n)
         if n.op is Ops.PARAM or any(s in symbolic for s in n.src): symbolic.add(n)
         lo, hi = bounds(n)
-        if n.dtype.bits == 64 and n.op is not Ops.MULACC and -MAX_INDEX <= lo and hi <= MAX_INDEX and all(
+        if n.dtype.bits == 64 and n.op is not Ops.MULACC and lo >= -MAX_INDEX and hi <= MAX_INDEX and all(
                 s in narrow or s.dtype.bits < 64 for s in n.src): narrow.add(n)
     return symbolic, narrow
 
@@ -618,7 +622,8 @@ DIALECTS = {
         pack=lambda vec, k, x: f"({vec}{k})({x})"),
     "CUDA": Dialect(
         name="CUDA", types={**CUDA_TYPES, **FLOAT_TYPES, "float16": "half", "bfloat16": "nv_bfloat16"}, long_suffix="ll",
-        prelude="#ifndef INFINITY\n#define INFINITY __int_as_float(0x7f800000)\n#endif\n#ifndef NAN\n#define NAN __int_as_float(0x7fc00000)\n#endif",
+        macros={"INFINITY": "#ifndef INFINITY\n#define INFINITY __int_as_float(0x7f800000)\n#endif",
+                "NAN": "#ifndef NAN\n#define NAN __int_as_float(0x7fc00000)\n#endif"},
         function="static __device__ __forceinline__ ", group=lambda i: f"blockIdx.{'xyz'[i]}", thread=lambda i: f"threadIdx.{'xyz'[i]}",
         shared="__shared__ ", barrier="__syncthreads();", pointer="", restrict=" __restrict__", value="long long",
         signature=_cuda_signature, float_suffix="f", vector_bytes=16, needs_alignment=True,

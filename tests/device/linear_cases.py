@@ -66,7 +66,8 @@ def structure() -> Iterator[Case]:
     x = normal(6)
     yield Case("swap of registers", lp.fibonacci(6), [], [np.array([1, 1, 2, 3, 5, 8], np.int32)])
     x = normal(8)
-    yield Case("register vector", lp.vector_register(3), [normal(12)], [normal(12).reshape(3, 4).sum(0), normal(12).reshape(3, 4).sum(0).max(keepdims=True)], 16)
+    x3 = normal(3, 4)
+    yield Case("register vector", lp.vector_register(3), [x3], [x3.sum(0), x3.sum(0).max(keepdims=True)], 16)
     yield Case("private memory", lp.reverse_through_scratch(8), [x], [x[::-1].copy()])
     i = np.array([3, 0, 7, 7], np.int32)
     yield Case("gather and scatter", lp.gather_scatter(8), [x, i], [x[i], np.array([99, 99, 99, 99, 99, 99, 99, 99], np.float32)])
@@ -101,12 +102,14 @@ def casts() -> Iterator[Case]:
         to = [t for t in every if t is not d]
         yield Case(f"casts of {d.name}", lp.casts(len(x), d, to), [x], [cast_of(x, t) for t in to])
     with np.errstate(all="ignore"):
-        x = np.concatenate([edges(dtypes.float32), [65504, 65519.9, 65520, 6e-8, 2.9e-8, 3.1e-8, 6.1e-5, 1 + 2 ** -11, 1 + 3 * 2 ** -11]]).astype(np.float32)
+        ends = [65504, 65519.9, 65520, 6e-8, 2.9e-8, 3.1e-8, 6.1e-5, 1 + 2 ** -11, 1 + 3 * 2 ** -11]
+        x = np.concatenate([edges(dtypes.float32), ends]).astype(np.float32)
         yield Case("casts to float16", lp.casts(len(x), dtypes.float32, [dtypes.float16]), [x], [x.astype(np.float16)])
         halves = np.arange(0, 65536, 7, np.uint16).view(np.float16)
-        yield Case("casts of float16", lp.casts(len(halves), dtypes.float16, [dtypes.float32, dtypes.float64, dtypes.int32, dtypes.bool]), [halves],
-                   [halves.astype(np.float32), halves.astype(np.float64), cast_of(halves, dtypes.int32), halves.astype(bool)])
-    for d, to in ((dtypes.float32, dtypes.int32), (dtypes.int32, dtypes.float32), (dtypes.float64, dtypes.uint64), (dtypes.uint8, dtypes.int8)):
+        to = [dtypes.float32, dtypes.float64, dtypes.int32, dtypes.bool]
+        yield Case("casts of float16", lp.casts(len(halves), dtypes.float16, to), [halves], [cast_of(halves, t) for t in to])
+    for d, to in ((dtypes.float32, dtypes.int32), (dtypes.int32, dtypes.float32), (dtypes.float64, dtypes.uint64),
+                  (dtypes.uint8, dtypes.int8)):
         x = edges(d)
         yield Case(f"bits of {d.name} as {to.name}", lp.bitcast(len(x), d, to), [x], [x.view(to.np_name)])
 
@@ -140,7 +143,8 @@ def arithmetic() -> Iterator[Case]:
         else:
             x = np.concatenate([np.linspace(-20, 20, 41), [1e-3, 0.0, np.inf, -np.inf, np.nan]]).astype(d.np_name)
             yield Case(f"functions {d.name}", lp.elementwise(len(x), MATH, d, 1), [x], [result(op, x) for op in MATH], 16)
-            x, y = (v.ravel().astype(d.np_name) for v in np.meshgrid([0.5, 2.0, 3.0, 10.0, -2.0, 0.0, 1.0], [-3.0, -0.5, 0.0, 2.0, 3.5, 1.0]))
+            grid = np.meshgrid([0.5, 2.0, 3.0, 10.0, -2.0, 0.0, 1.0], [-3.0, -0.5, 0.0, 2.0, 3.5, 1.0])
+            x, y = (v.ravel().astype(d.np_name) for v in grid)
             yield Case(f"pow {d.name}", lp.elementwise(len(x), (Ops.POW,), d, 2), [x, y], [result(Ops.POW, x, y)], 32)
     x, y = np.random.default_rng(0).integers(0, 2 ** 64, (2, 20), np.uint64)
     yield Case("threefry", lp.elementwise(20, (Ops.THREEFRY,), dtypes.uint64, 2), [x, y], [result(Ops.THREEFRY, x, y)])

@@ -93,7 +93,8 @@ def gated(n: int, limit: int) -> Program:
 def gated_vector(n: int, limit: int) -> Program:
     """4 lanes a thread with a scalar gate, and a vector gate at the edge: out[i] = x[i] where i < limit, else 0."""
     k = Linear("gated_vector")
-    out, out2, x, i = k.buffer(dtypes.float32, n), k.buffer(dtypes.float32, n), k.buffer(dtypes.float32, limit), k.put(k.group(0, n // 4) * 4)
+    out, out2, x = k.buffer(dtypes.float32, n), k.buffer(dtypes.float32, n), k.buffer(dtypes.float32, limit)
+    i = k.put(k.group(0, n // 4) * 4)
     whole = k.put(i < limit - 3)
     k.store(out, i, k.load(x, i, whole, lanes=4))
     lanes = k.add(Ops.LANES, dtypes.int32.vec(4))

@@ -77,8 +77,7 @@ class FakeDriver:
         return self._new(out, (compile_shim(source, name.decode(), kinds), kinds))
 
     def cuLaunchKernel(self, function: Any, *rest: Any) -> int:
-        *dims, shared, stream, args, extra = rest
-        return self._run(function.value, dims, ctypes.addressof(args))
+        return self._run(function.value, list(rest[:6]), ctypes.addressof(rest[8]))
 
     def _run(self, function: int, dims: list[int], args: int) -> int:
         run, kinds = self.objects[function]

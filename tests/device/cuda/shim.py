@@ -47,7 +47,8 @@ def run_on_shim(program: Program, arrays: dict[int, np.ndarray], vals: dict[int,
         guarded[slot], bufs[slot] = (raw, start), raw.ctypes.data + start
     for slot, value in (vals or {}).items(): values[slot] = value
     dims = (ctypes.c_int * 6)(*program.grid, *program.local)
-    if run(bufs, values, dims, int(reverse)): raise RuntimeError(f"{program.name}: some threads wait at a barrier that others never reach\n{source}")
+    if run(bufs, values, dims, int(reverse)):
+        raise RuntimeError(f"{program.name}: some threads wait at a barrier that others never reach\n{source}")
     for slot, (raw, start) in guarded.items():
         array = arrays[slot]
         if (raw[:start] != GUARD).any() or (raw[start + array.nbytes:] != GUARD).any():
@@ -76,7 +77,8 @@ extern "C" int shim_main(void** b, long long* v, int* dims, int reverse) {{
     folder = _folder()
     stem = folder / hashlib.sha256(f"{sanitize}{text}".encode()).hexdigest()[:24]
     stem.with_suffix(".cpp").write_text(text)
-    command = ["g++", *FLAGS, *(SANITIZE if sanitize else ()), f"-I{HERE}", str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))]
+    files = [str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))]
+    command = ["g++", *FLAGS, *(SANITIZE if sanitize else ()), f"-I{HERE}", *files]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode: raise RuntimeError(f"g++ refused the text of {name}\n{done.stderr}\n{source}")
     run = ctypes.CDLL(str(stem.with_suffix(".so"))).shim_main

@@ -86,7 +86,7 @@ def test_target() -> None:
 
 @pytest.mark.skipif(absent is None, reason="there is a GPU")
 def test_no_driver() -> None:
-    with pytest.raises(DeviceError, match="libcuda|this machine has 0 GPUs|driver"): Device["CUDA"]
+    with pytest.raises(DeviceError, match=r"libcuda|this machine has 0 GPUs|driver"): Device["CUDA"]
 
 
 # ---- the driver, a fake one ------------------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def test_missing_barrier_shows_in_reverse() -> None:
 
 def test_barrier_that_never_opens() -> None:
     text = """extern "C" __global__ void f(int* out) { if (threadIdx.x % 2) __syncwarp(); else __syncthreads(); out[0] = 1; }"""
-    with pytest.raises(RuntimeError, match="wait at a barrier that others never reach"): kernel(text, (1, 1, 1), (64, 1, 1), np.zeros(1, np.int32))
+    with pytest.raises(RuntimeError, match="wait at a barrier that others never reach"):
+        kernel(text, (1, 1, 1), (64, 1, 1), np.zeros(1, np.int32))
 
 
 def test_write_outside_of_a_buffer() -> None:
