@@ -59,7 +59,7 @@ def kernels_table(r: Recorder) -> str:
     rows = sorted(views.index(r)["kernels"], key=lambda k: -k["seconds"])
     total = sum(k["seconds"] for k in rows) or 1.0
     return table([[k["id"], k["name"], k["runs"], k["seconds"] * 1e3, 100 * k["seconds"] / total, k.get("gflops"), k.get("gbytes"), k["passes"],
-                   " ".join(k["sites"][:2])] for k in rows],
+                   " ".join(k["sites"][:2]) + (f"  failed: {k['error'].splitlines()[0]}" if k["error"] else "")] for k in rows],
                  ["id", "kernel", "runs", "ms", "%", "GFLOP/s", "GB/s", "passes", "from"])
 
 
@@ -76,6 +76,7 @@ def schedules_table(r: Recorder) -> str:
 def group_text(d: dict[str, Any]) -> str:
     """A kernel's passes and reasons."""
     out = [f"{d['kind']} {d['id']}: {d['name']}\n"] + [f"  {k}: {v}\n" for k, v in d["facts"].items()]
+    if d.get("error"): out.append(f"  failed: {d['error']}\n")
     out += [f"  why {subject}: {reason}\n" for subject, reason in d["why"]] + [f"  not fused: {u}\n" for u in d["unfused"]]
     out.append(table([[s["index"], s["stage"], s["name"], s["new"], s["gone"], s["nodes"], s["fired"]] for s in d["steps"]],
                      ["", "stage", "pass", "new", "gone", "nodes", "rules fired"]))

@@ -202,6 +202,7 @@ class Recorder:
         """The kernel of this thread is done; `name` if it has another by now, `error` if it failed."""
         g = getattr(self._here, "kernel", None)
         if g is None: return
+        if error is not None and isinstance(g.root, UOp): g.sites = tuple(dict.fromkeys(n.site for n in g.root.toposort() if n.site))
         if name is not None and name != g.name:
             g.name = name
             self._by_name[name] = g.id

@@ -27,6 +27,13 @@ def test_schedules_say_why(path, capsys):
     assert "why: it is read by two kernels" in out and "not fused: its reduction over 784" in out
 
 
+def test_failures_are_named(path, capsys):
+    assert cli.main([path, "--list", "kernels"]) == 0
+    assert "train.py:40  failed: CompilerBug: lower dtypes" in capsys.readouterr().out
+    assert cli.main([path, "--kernel", "broken"]) == 0
+    assert "failed: CompilerBug" in capsys.readouterr().out
+
+
 def test_a_kernel_its_listing_and_a_pass(path, capsys):
     assert cli.main([path, "--kernel", "softmax_64_10"]) == 0
     assert "lower ops" in capsys.readouterr().out
