@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from glassgrad.engine import capture
+from glassgrad.engine import capture
 from glassgrad.tensor.creation import Shape, to_shape
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
 from glassgrad.uop.errors import DTypeError, ShapeError, UsageError
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
     from glassgrad.tensor.tensor import Tensor
 
 THREEFRY_KEY = 0x9E3779B97F4A7C15    # any constant: what tells streams apart is in the counter
-_stream = [0, 0]                     # seed, words used
 
 
 def next_key(words: int) -> UOp:
     """A KEY leaf that owns the next `words` words of the stream."""
-    seed, counter = _stream
-    _stream[1] = counter + words
-    return UOp(Ops.KEY, dtypes.uint64, (), KeyArg(seed, counter))
+    state = capture.random_state
+    key = KeyArg(state.seed, state.counter)
+    state.counter += words
+    return UOp(Ops.KEY, dtypes.uint64, (), key)
 
 
 def random_words(n: int) -> UOp:
@@ -48,7 +50,7 @@ class RandomMixin:
     @staticmethod
     def manual_seed(seed: int = 0) -> None:
         """Start the stream of this seed: what follows is the same in every run."""
-        _stream[:] = [int(seed) & 0xFFFFFFFF, 0]
+        capture.random_state.seed, capture.random_state.counter = int(seed) & 0xFFFFFFFF, 0
 
     @classmethod
     def _random(cls, value: UOp, shape: Shape, device: str | None, requires_grad: bool | None = None) -> Tensor:

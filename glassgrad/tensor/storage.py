@@ -22,6 +22,16 @@ from glassgrad.uop.uop import UOp, fresh_id
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
+class _Living:
+    """Live objects in the order they came, by identity: a WeakSet would compare tensors, and `==` makes tensors."""
+
+    def __init__(self) -> None: self._refs: dict[int, weakref.ref] = {}
+    def add(self, x: Any) -> None:
+        if id(x) not in self._refs: self._refs[id(x)] = weakref.ref(x, lambda _, k=id(x): self._refs.pop(k, None))
+    def discard(self, x: Any) -> None: self._refs.pop(id(x), None)
+    def __iter__(self) -> Iterator[Any]: return iter([x for r in list(self._refs.values()) if (x := r()) is not None])
+
+
 class Step(NamedTuple):
     """A movement op and its argument: one link of a view's chain."""
     op: Op
@@ -34,18 +44,23 @@ class Storage:
     value: UOp; device: str | None; is_leaf: bool; trace: Any
 
     def __init__(self, value: UOp, device: str | None = None, is_leaf: bool = False) -> None:
-        self.value, self.device, self.is_leaf, self.trace = value, device, is_leaf, capture.current
+        self.value, self.device, self.is_leaf = value, device, is_leaf
+        self.trace = capture.current if capture.current is not None and capture.is_tracing() else None
 
     def read(self) -> UOp:
         """The value now."""
-        if capture.current is not None and self.trace is not capture.current: capture.current.touch(self)
+        self._tell()
         return self.value
 
     def write(self, value: UOp) -> None:
         """Rebind; the next realize of anything computes the value too."""
-        if capture.current is not None and self.trace is not capture.current: capture.current.touch(self)
+        self._tell()
         self.value = value
         _pending.add(self)
+
+    def _tell(self) -> None:
+        """A trace in progress wants to know what it uses from outside."""
+        if capture.current is not None and self.trace is not capture.current and capture.is_tracing(): capture.current.touch(self)
 
     def settle(self) -> None:
         """After a realize: let go of the graph, unless a tensor with requires_grad=True is differentiable through it."""
@@ -58,10 +73,29 @@ class Storage:
         self.value = new
 
 
+class LiveTensors:
+    """Tensors as long as they live, told apart by identity: `==` of tensors compares elements, so a WeakSet cannot hold them."""
+    __slots__ = ("_refs",)
+
+    def __init__(self) -> None: self._refs: dict[int, weakref.ref[Any]] = {}
+
+    def add(self, t: Any) -> None:
+        """Put `t` in, once."""
+        refs, key = self._refs, id(t)
+
+        def forget(ref: weakref.ref[Any]) -> None:
+            if refs.get(key) is ref: del refs[key]
+        if key not in refs: refs[key] = weakref.ref(t, forget)
+
+    def discard(self, t: Any) -> None: self._refs.pop(id(t), None)
+    def __len__(self) -> int: return len(self._refs)
+    def __iter__(self) -> Iterator[Any]: return iter([t for t in (ref() for ref in list(self._refs.values())) if t is not None])
+
+
 _pending: weakref.WeakSet[Storage] = weakref.WeakSet()
-trainable: weakref.WeakSet[Any] = weakref.WeakSet()
+trainable = LiveTensors()
 """Tensors with requires_grad=True."""
-leaves: weakref.WeakSet[Any] = weakref.WeakSet()
+leaves: _Living = _Living()
 """Tensors on a storage that is a leaf."""
 history: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
 """What realized values were computed from, where a gradient may want to know."""
@@ -70,7 +104,8 @@ history: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
 def pending_values() -> Iterator[UOp]:
     """The values of storages that were written and not yet realized."""
     for s in list(_pending):
-        if s.trace is None: yield s.value
+        if engine.buffer_of(s.value) is not None: _pending.discard(s)
+        elif s.trace is None: yield s.value
 
 
 def settle_pending() -> None:
@@ -82,6 +117,7 @@ def settle_pending() -> None:
 
 
 engine.pending.append(pending_values)
+capture.storage_type = Storage
 
 
 def _past_worth_keeping(value: UOp) -> bool:

@@ -177,7 +177,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         """
         tensors = (self, *others)
         engine.realize(*[n for n in (t.uop for t in tensors) if not _in_memory(n)])
-        if capture.current is not None: return self
+        if capture.is_tracing(): return self
         for t in tensors:
             if t._chain: continue
             t._storage.settle()
@@ -228,7 +228,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         return buf
 
     def _about_to_read(self, what: str) -> None:
-        if capture.current is not None: capture.forbid_values(what, [self.uop.site])
+        if capture.is_tracing(): capture.forbid_values(what, [self.uop.site])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if copy is False: raise UsageError("numpy.array(tensor, copy=False)\n  a tensor's values are always copied to the host")
@@ -238,7 +238,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     def __repr__(self) -> str:
         head = f"shape={self.shape}, {self.dtype}, device={self.device!r}"
         grad = ", requires_grad=True" if self._requires_grad else ""
-        known = capture.current is None and self.numel() * self.dtype.itemsize <= host.REPR_BYTES and engine.buffer_of(self.uop) is not None
+        known = not capture.is_tracing() and self.numel() * self.dtype.itemsize <= host.REPR_BYTES and engine.buffer_of(self.uop) is not None
         if not known: return f"Tensor({head}{grad}, not realized)"
         text = np.array2string(host.to_array(engine.buffer_of(self.uop), self.dtype, self.shape), prefix="Tensor(", separator=", ")
         return f"Tensor({text}, {head}{grad})"
@@ -277,7 +277,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         errors:  ShapeError if the shapes differ
         """
         if x.shape != self.shape: raise ShapeError(f"replace of {self.shape} by {x.shape}\n  the shapes must be equal")
-        if capture.current is not None: self._storage.read()
+        self._storage.read()
         keep, grad = self._requires_grad, self.grad
         self._fill(x._storage, x._chain)
         self.grad = grad
@@ -285,8 +285,6 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         if self._storage.is_leaf: storage.leaves.add(self)
         return self
 
-    def _inplace(self, new: Tensor) -> Tensor:
-        return self.assign(new)
     def __iadd__(self, y: Any) -> Tensor: return self.assign(self + y)
     def __isub__(self, y: Any) -> Tensor: return self.assign(self - y)
     def __imul__(self, y: Any) -> Tensor: return self.assign(self * y)
@@ -430,6 +428,12 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     def test(mode: bool = True) -> Any:
         """The opposite of `train`."""
         return Tensor.train(not mode)
+
+
+capture.tensor_type = Tensor
+
+
+capture.tensor_type, capture.storage_type = Tensor, Storage
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------------------

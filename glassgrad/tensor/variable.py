@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from glassgrad.engine import capture
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import UsageError
 from glassgrad.uop.ops import Ops, VarArg
@@ -41,13 +42,17 @@ class Variable:
     def _known(self) -> int:
         if self.value is None: raise UsageError(f"{self!r} has no value\n  try: {self!r}.bind(value)")
         return self.value
+    def _number(self) -> int:
+        """The value as a Python number: a function that is being captured then holds for this value only."""
+        if capture.current is not None: capture.current.use_number(self.uop)
+        return self._known()
     def __repr__(self) -> str: return f"Variable({self.name!r}, {self.lo}, {self.hi}{'' if self.value is None else f', {self.value}'})"
-    def __index__(self) -> int: return self._known()
-    def __int__(self) -> int: return self._known()
-    def __add__(self, x: Any) -> int: return self._known() + x
-    def __radd__(self, x: Any) -> int: return x + self._known()
-    def __sub__(self, x: Any) -> int: return self._known() - x
-    def __mul__(self, x: Any) -> int: return self._known() * x
+    def __index__(self) -> int: return self._number()
+    def __int__(self) -> int: return self._number()
+    def __add__(self, x: Any) -> int: return self._number() + x
+    def __radd__(self, x: Any) -> int: return x + self._number()
+    def __sub__(self, x: Any) -> int: return self._number() - x
+    def __mul__(self, x: Any) -> int: return self._number() * x
     def __eq__(self, x: object) -> bool:
         return (self.name, self.lo, self.hi, self.value) == (x.name, x.lo, x.hi, x.value) if isinstance(x, Variable) else self.value == x
     def __hash__(self) -> int: return hash((self.name, self.lo, self.hi, self.value))
