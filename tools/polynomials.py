@@ -21,15 +21,15 @@ LAWSON_STEPS = 6
 def best_fit(values: list, count: int, xs: list, weights: list) -> list:
     """Coefficients c of a polynomial of `count` terms for which max over xs of weight * |value - p(x)| is about least."""
     lawson = [mp.mpf(1)] * len(xs)
-    for step in range(LAWSON_STEPS if count <= 8 else 1):
+    for _ in range(LAWSON_STEPS if count <= 8 else 1):
         squares = [w * w * m for w, m in zip(weights, lawson)]
         moments = []
-        for _ in range(2 * count - 1):
+        while len(moments) < 2 * count - 1:
             moments.append(mp.fsum(squares))
             squares = [s * x for s, x in zip(squares, xs)]
         squares = [w * w * m * v for w, m, v in zip(weights, lawson, values)]
         right = []
-        for _ in range(count):
+        while len(right) < count:
             right.append(mp.fsum(squares))
             squares = [s * x for s, x in zip(squares, xs)]
         coefs = mp.lu_solve(mp.matrix([moments[i:i + count] for i in range(count)]), mp.matrix(right))
@@ -40,8 +40,9 @@ def best_fit(values: list, count: int, xs: list, weights: list) -> list:
     return list(coefs)
 
 
-def fit(f: Function, count: int, lo: float, hi: float, weight: Function, kind: str, points: int = 160) -> tuple[list[float], float]:
-    """Coefficients rounded to float32 ("f") or float64 ("d"), and the weighted error that remains, in units of 2**-24 or 2**-53."""
+def fit(f: Function, count: int, lo: float, hi: float, weight: Function, kind: str, points: int = 160
+        ) -> tuple[list[float], float]:
+    """Coefficients rounded to float32 ("f") or float64 ("d"), and the weighted error left, in units of 2**-24 or 2**-53."""
     lo, hi = mp.mpf(lo), mp.mpf(hi)
     xs = [lo + (hi - lo) * (1 - mp.cos(mp.pi * (i + mp.mpf("0.5")) / points)) / 2 for i in range(points)]
     values, weights = [f(x) for x in xs], [weight(x) for x in xs]
@@ -49,8 +50,8 @@ def fit(f: Function, count: int, lo: float, hi: float, weight: Function, kind: s
     for k in range(count):
         coefs = best_fit(values, count - k, xs, weights)
         rounded.append(struct.unpack(kind, struct.pack(kind, float(coefs[0])))[0])
-        values = [(v - mp.mpf(rounded[-1])) / x for v, x in zip(values, xs)]  # what is left is x times a polynomial: no weight is lost where
-        weights = [w * abs(x) for w, x in zip(weights, xs)]                   # 0 lies inside
+        values = [(v - mp.mpf(rounded[-1])) / x for v, x in zip(values, xs)]  # what is left is x times a polynomial:
+        weights = [w * abs(x) for w, x in zip(weights, xs)]                   # no weight is lost near 0
     worst = max(abs(v * w) for v, w in zip(values, weights))
     return rounded, float(worst * 2 ** (24 if kind == "f" else 53))
 
@@ -67,7 +68,8 @@ HALF_LN2, QUARTER_PI, ROOT_HALF = mp.log(2) / 2 * mp.mpf("1.001"), mp.pi / 4 * m
 TANH_SPLIT, ERF_SPLIT = mp.mpf("0.5625"), mp.mpf("0.9375")
 
 
-def log_tail(f: mp.mpf) -> mp.mpf: return series(f, lambda k: (-1) ** k / mp.mpf(k + 3)) if abs(f) < 0.1 else (mp.log1p(f) - f + f * f / 2) / f ** 3
+def log_tail(f: mp.mpf) -> mp.mpf:
+    return series(f, lambda k: (-1) ** k / mp.mpf(k + 3)) if abs(f) < 0.1 else (mp.log1p(f) - f + f * f / 2) / f ** 3
 def log2_series(z: mp.mpf) -> mp.mpf: return series(z, lambda k: 2 / mp.log(2) / (2 * k + 5))
 def sin_tail(z: mp.mpf) -> mp.mpf: return series(z, lambda k: (-1) ** (k + 1) / mp.factorial(2 * k + 3))
 def cos_tail(z: mp.mpf) -> mp.mpf: return series(z, lambda k: (-1) ** k / mp.factorial(2 * k + 4))

@@ -12,7 +12,7 @@ from typing import Any
 
 from glassgrad.target.program import Program
 from glassgrad.uop.bits import from_storage, round_to, storage_name, to_storage, value_name
-from glassgrad.uop.dtype import DType, dtypes
+from glassgrad.uop.dtype import DType
 from glassgrad.uop.errors import CompilerBug
 from glassgrad.uop.ops import Ops, np
 from glassgrad.uop.uop import UOp
@@ -246,8 +246,8 @@ class Interpreter:
             if outside.any():
                 wrong = np.broadcast_to(i, outside.shape)[outside]
                 name = f"buffer {buf.arg.slot}" if buf.op is Ops.PARAM else f"{buf.arg.space} scratch {buf.arg.id}"
-                raise CompilerBug(f"{self.program.name}: {u.op} out of bounds\n  {name} has {size} elements of {buf.dtype.short}, the index is "
-                                  f"{wrong.flat[0]} ({wrong.size} such accesses)")
+                raise CompilerBug(f"{self.program.name}: {u.op} out of bounds\n  {name} has {size} elements of {buf.dtype.short}, "
+                                  f"the index is {wrong.flat[0]} ({wrong.size} such accesses)")
             return (i if open_ is None else np.where(open_, i, 0)), open_
         return place
 

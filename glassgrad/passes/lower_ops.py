@@ -2,8 +2,8 @@
 
 in:      any kernel form; arithmetic on scalars or vectors
 out:     the same with only those arithmetic rows that target.ops names
-source:  a row's own `decomp`, else TABLE below and passes/transcend.py; THREEFRY after J. Salmon et al., Parallel random numbers: as easy
-         as 1, 2, 3 (SC 2011); division by constants after H. Warren, Hacker's Delight, chapter 10
+source:  a row's own `decomp`, else TABLE_OF_OPS below and passes/transcend.py; THREEFRY after J. Salmon et al., Parallel random
+         numbers: as easy as 1, 2, 3 (SC 2011); division by constants after H. Warren, Hacker's Delight, chapter 10
 
 One walk over the graph, no search: each node is looked at once, and so is each node that a decomposition makes.
 """
@@ -121,6 +121,6 @@ def threefry(n: UOp, t: Target) -> UOp:
 
 
 TABLE_OF_OPS: dict[Op, Callable[[UOp, Target], UOp | None]] = {
-    Ops.RECIP: recip, Ops.MULACC: mulacc, Ops.NEG: neg, Ops.SUB: sub, Ops.CMPLE: cmple, Ops.CMPNE: cmpne, Ops.MAX: maximum, Ops.MIN: minimum,
-    Ops.CDIV: cdiv, Ops.CMOD: cmod, Ops.THREEFRY: threefry,
+    Ops.RECIP: recip, Ops.MULACC: mulacc, Ops.NEG: neg, Ops.SUB: sub, Ops.CMPLE: cmple, Ops.CMPNE: cmpne, Ops.MAX: maximum,
+    Ops.MIN: minimum, Ops.CDIV: cdiv, Ops.CMOD: cmod, Ops.THREEFRY: threefry,
 }

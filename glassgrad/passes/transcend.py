@@ -13,7 +13,8 @@ The arithmetic must be kept as written: (x + MAGIC) - MAGIC rounds x to an integ
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable
 from fractions import Fraction
 
 from glassgrad.target.target import Target
@@ -291,12 +292,13 @@ def far_quadrant(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
     start = (a.bits(x) >> a.digits).cast(a.wide) - (a.bias + a.digits + 2 - lead)
     words = window(start, lead, 10 if a.is_double else 7, 3 if a.is_double else 2)
     high, low = (multiply_double if a.is_double else multiply_single)(mantissa, *words)
-    q = high + (1 << 61) >> 62                                 # high counts quadrants in units of 2**-62
-    rest = high - (q << 62)
-    negative = rest >> 63
-    mask = UOp.const(a.wide, 0) - negative
-    r = quarter_turns(a, rest ^ mask, None if low is None else low ^ mask)
-    return q.cast(a.uint), a.value(a.bits(r) | negative.cast(a.uint) << a.dtype.bits - 1)
+    top = a.dtype.bits - 2                                     # high counts quadrants in units of 2**-top, low in 2**-bits of that
+    q = high + (1 << top - 1) >> top
+    rest = high - (q << top)
+    negative = rest >> top + 1
+    mask = a.integer(0) - negative
+    r = quarter_turns(a, rest ^ mask, low ^ mask)
+    return q, a.value(a.bits(r) | negative << top + 1)
 
 
 def window(start: UOp, lead: int, start_bits: int, count: int) -> list[UOp]:
@@ -309,12 +311,13 @@ def window(start: UOp, lead: int, start_bits: int, count: int) -> list[UOp]:
         words = [is_set.where(words[i + step], words[i]) for i in range(step + count)]
     shift = start & 63
     back = shift ^ 63
-    return [x << shift | y >> 1 >> back for x, y in zip(words, words[1:])]
+    return [x << shift | y >> 1 >> back for x, y in itertools.pairwise(words)]
 
 
-def multiply_single(m: UOp, w0: UOp, w1: UOp) -> tuple[UOp, None]:
-    """Bits 2**64 and up of m * (w0 w1) for a mantissa of 24 bits."""
-    return m * w0 + (m * (w1 >> 32) >> 32), None
+def multiply_single(m: UOp, w0: UOp, w1: UOp) -> tuple[UOp, UOp]:
+    """Bits 2**96 and up, and those from 2**64, of m * (w0 w1) for a mantissa of 24 bits."""
+    both = m * w0 + (m * (w1 >> 32) >> 32)
+    return (both >> 32).cast(TABLE["uint32"]), both.cast(TABLE["uint32"])
 
 
 def multiply_double(m: UOp, w0: UOp, w1: UOp, w2: UOp) -> tuple[UOp, UOp]:
@@ -333,10 +336,10 @@ def high_product(x: UOp, y: UOp) -> UOp:
     return xh * yh + (cross >> 32) + ((cross & half) + xl * yh >> 32)
 
 
-def quarter_turns(a: Arithmetic, high: UOp, low: UOp | None) -> UOp:
-    """high * 2**-62 (+ low * 2**-126) quadrants in radians, with no bit lost when the leading ones are 0."""
-    if low is None: pieces = ((high >> 40, -22), (high >> 18 & (1 << 22) - 1, -44), (high & (1 << 18) - 1, -62))
-    else: pieces = ((high >> 32, -30), (high & (1 << 32) - 1, -62), (low >> 32, -94), (low & (1 << 32) - 1, -126))
+def quarter_turns(a: Arithmetic, high: UOp, low: UOp) -> UOp:
+    """high, low (see far_quadrant) quadrants in radians, with no bit lost when the leading ones are 0."""
+    if a.is_double: pieces = ((high >> 32, -30), (high & (1 << 32) - 1, -62), (low >> 32, -94), (low & (1 << 32) - 1, -126))
+    else: pieces = ((high >> 8, -22), ((high & 255) << 14 | low >> 18, -44), (low & (1 << 18) - 1, -62))
     first, *rest = [(small_float(a, x), 2.0 ** e) for x, e in pieces]
     tail = rest[-1][0] * rest[-1][1]
     for x, unit in reversed(rest[:-1]): tail = a.add_mul(x, unit, tail)
@@ -348,8 +351,9 @@ def quarter_turns(a: Arithmetic, high: UOp, low: UOp | None) -> UOp:
 
 
 def small_float(a: Arithmetic, x: UOp) -> UOp:
-    """An integer 0 <= x < 2**digits as a float, through the low bits of 2**digits: 64-bit vector conversions are rare."""
-    return a.value(x.cast(a.uint) | a.bias + a.digits << a.digits) - 2.0 ** a.digits
+    """An integer 0 <= x < 2**digits as a float; where vectors of 64 bits have no conversion, through the low bits of 2**digits."""
+    if not a.is_double: return x.bitcast(TABLE["int32"]).cast(a.dtype)
+    return a.value(x | a.bias + a.digits << a.digits) - 2.0 ** a.digits
 
 
 # ---- tanh and erf: a polynomial near 0, 1 - something small far from it ----------------------------------------------------------

@@ -2,6 +2,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from numpy_eval import evaluate
 
 from glassgrad.device.interp import Interpreter
 from glassgrad.passes.lower_dtypes import decode, encode, is_lacking, lower_dtypes, round_value
@@ -13,7 +14,6 @@ from glassgrad.uop.dtype import TABLE, DType, dtypes
 from glassgrad.uop.errors import DTypeError
 from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg, SpecialArg
 from glassgrad.uop.uop import UOp, toposort
-from numpy_eval import evaluate
 
 NEW = [DType("fp8e3m4", "f8e3", "float", 8, 19, exponent=3, mantissa=4), DType("tf24", "f24", "float", 32, 39, exponent=8, mantissa=15),
        DType("fp16e8finite", "f16f", "float", 16, 29, exponent=8, mantissa=7, finite=True)]
@@ -21,8 +21,10 @@ JUDGES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "fp8e4m3": ml_d
           "fp8e3m4": ml_dtypes.float8_e3m4}
 ROWS = [dtypes.bfloat16, dtypes.float16, dtypes.fp8e4m3, dtypes.fp8e5m2, *NEW]
 SMALL = [row for row in ROWS if row.bits <= 16]
-NARROW = python_target().with_(dtypes=frozenset(python_target().dtypes - set(ROWS)), storage_dtypes=frozenset(python_target().dtypes - set(ROWS)))
+NATIVE = frozenset(python_target().dtypes - set(ROWS))
+NARROW = python_target().with_(dtypes=NATIVE, storage_dtypes=NATIVE)
 STORED = NARROW.with_(storage_dtypes=python_target().dtypes | set(NEW))
+EDGES = [0, -0.0, np.inf, -np.inf, np.nan, 448, 464, 465, -480, 57344, 61439, 61440, 65519, 65520, 15.5, 15.75]
 TARGETS = pytest.mark.parametrize("target", [NARROW, STORED], ids=["bits", "storage"])
 
 
@@ -47,7 +49,7 @@ def any_floats(count=200_000, dtype="f4"):
     near = (rng.standard_normal(count) * 10.0 ** rng.integers(-9, 6, count)).astype(dtype)
     if dtype == "f8": return np.concatenate([near, rng.integers(0, 2 ** 64, count, dtype="u8").view("f8")])
     return np.concatenate([near, rng.integers(0, 2 ** 32, count, dtype="u4").view("f4"),
-                           np.array([0, -0.0, np.inf, -np.inf, np.nan, 448, 464, 465, -480, 57344, 61439, 61440, 65519, 65520, 15.5, 15.75], "f4")])
+                           np.array(EDGES, "f4")])
 
 
 def halfway(row):
@@ -55,7 +57,8 @@ def halfway(row):
     values = bits_to_float(row, np.arange(1 << row.bits).astype(f"u{row.itemsize}"))
     values = np.unique(values[np.isfinite(values)]).astype("f8")
     middle = ((values[1:] + values[:-1]) / 2).astype("f4")
-    return np.concatenate([values.astype("f4"), middle, np.nextafter(middle, np.float32(np.inf)), np.nextafter(middle, np.float32(-np.inf))])
+    up, down = np.float32(np.inf), np.float32(-np.inf)
+    return np.concatenate([values.astype("f4"), middle, np.nextafter(middle, up), np.nextafter(middle, down)])
 
 
 def run(outs, bufs, grid, target=None):
@@ -132,7 +135,8 @@ def test_binary_ops_round_each_time(row, target):
     for i in range(2, 9): assert same(bits_to_float(row, got[i]), bits_to_float(row, want[i])).all()
     np.testing.assert_array_equal(got[20], want[20])
     if row.name in JUDGES:
-        with np.errstate(all="ignore"): judge = a.view(JUDGES[row.name]) * b.view(JUDGES[row.name]) + a.view(JUDGES[row.name])
+        p, q = a.view(JUDGES[row.name]), b.view(JUDGES[row.name])
+        with np.errstate(all="ignore"): judge = p * q + p
         z = UOp(Ops.STORE, dtypes.void, (param(2, count, row), g, x * y + x))
         bits = [a, b, np.zeros_like(a)]
         run([z], bits, count, target)

@@ -1,6 +1,7 @@
 """Ops that a target lacks, decomposed: the values stay."""
 import numpy as np
 import pytest
+from numpy_eval import evaluate
 
 from glassgrad.passes.lower_ops import TABLE_OF_OPS, lower_op, lower_ops
 from glassgrad.passes.transcend import FUNCTIONS
@@ -9,7 +10,6 @@ from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import CompilerBug
 from glassgrad.uop.ops import Op, Ops, ParamArg
 from glassgrad.uop.uop import UOp
-from numpy_eval import evaluate
 
 ALL = python_target()
 BASIC = ALL.with_(ops=frozenset(ALL.ops - set(TABLE_OF_OPS) - set(FUNCTIONS)) | {Ops.SUB})

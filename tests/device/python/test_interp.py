@@ -141,6 +141,7 @@ def test_the_byte_form_keeps_special_floats():
 
 
 def test_the_listing_names_ops_and_grows_with_the_tables():
-    text = render(program(toposort([store(param(0, 4), special("gidx0", 4), UOp.const(dtypes.float32, 1.0))]), grid=(4, 1, 1)), python_target())
+    ones = store(param(0, 4), special("gidx0", 4), UOp.const(dtypes.float32, 1.0))
+    text = render(program(toposort([ones]), grid=(4, 1, 1)), python_target())
     assert "SPECIAL" in text and "STORE" in text and "grid (4, 1, 1)" in text
     assert set(Ops.alu()) <= python_target().ops
