@@ -336,16 +336,24 @@ def own_lanes(sink: UOp, target: Target) -> UOp:
     while True:
         k = Kernel(sink)
         lanes = {n for n in k.order if n.op is Ops.RANGE and n.arg.kind == "LANE"}
-        todo = [s for s in k.statements if s.own and not (s.axes & lanes) and not done.intersection(s.own)]
-        if not todo: return sink
-        s = todo[0]
+        s = next((s for s in reversed(k.statements) if s.own and not (s.axes & lanes) and not done.intersection(s.own)), None)
+        if s is None: return sink
         done.update(s.own)
-        axes = s.own if s.node is not k.root else ()
-        _, lane = best_lane(s, axes, target)
-        if lane is None or size(lane) < 4: continue
+        lane = own_lane(k, s, target) if s.node is not k.root else None
+        if lane is None: continue
         if s.node.op is Ops.REDUCE: sink = lane_reduce(k, s, lane, target)
         else: sink = replace_axes(sink, {lane: split_lane(k, lane, 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1, target)})
-        done.update(n for n in sink.toposort() if n.op is Ops.RANGE and n.arg.id >= k.next_id)
+
+
+def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:
+    """The best SIMD axis among a statement's own, weighed with the statements inside that would share it instead of having their own."""
+    best, choice = 0.0, None
+    for r in s.own:
+        if size(r) < 4: continue
+        inside = [t for t in k.statements if r in t.axes]
+        gain = sum((best_lane(t, t.own, target)[0] if t is not s else lane_cost(t, None, target)) - lane_cost(t, r, target) for t in inside)
+        if gain > best: best, choice = gain, r
+    return choice
 
 
 def lane_reduce(k: Kernel, s: Statement, lane: UOp, target: Target) -> UOp:
