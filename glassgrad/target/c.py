@@ -1,4 +1,4 @@
-"""C: one renderer for OpenCL C, CUDA C++ and plain C. What they spell differently is a row of `DIALECTS`.
+"""C: one renderer for OpenCL C, CUDA C++ and plain C. What they spell differently stands in c_dialects.
 
 in:      a Program in the LINEAR form, whose ops and dtypes the target has
 out:     source text that a person can read: val0 loads, alu0 shared values, acc0 registers, gidx0 lidx0 ridx0 indices
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from glassgrad.target.c_dialects import DIALECTS, EXTENSIONS, Dialect
 from glassgrad.target.program import Program
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes, round_float, to_dtype
@@ -23,6 +23,18 @@ from glassgrad.uop.uop import UOp
 LINE_CHARS = 100          # an expression longer than this gets a name of its own
 LANE_NAMES = "xyzw"
 MAX_INDEX = (1 << 31) - 1
+# how each op is written, and how tightly that binds
+ARITHMETIC = {Ops.ADD: ("+", 12), Ops.SUB: ("-", 12), Ops.MUL: ("*", 13), Ops.FDIV: ("/", 13)}
+BITWISE = {Ops.AND: ("&", 8), Ops.XOR: ("^", 7), Ops.OR: ("|", 6), Ops.SHR: (">>", 11)}
+COMPARE = {Ops.CMPLT: ("<", 10), Ops.CMPLE: ("<=", 10), Ops.CMPEQ: ("==", 9), Ops.CMPNE: ("!=", 9)}
+BOOL_OPS = {Ops.ADD: ("||", 4), Ops.OR: ("||", 4), Ops.MAX: ("||", 4), Ops.MUL: ("&&", 5), Ops.AND: ("&&", 5), Ops.MIN: ("&&", 5),
+            Ops.XOR: ("!=", 9)}
+FUNCTIONS = {Ops.SQRT: "sqrt", Ops.EXP2: "exp2", Ops.LOG2: "log2", Ops.EXP: "exp", Ops.LOG: "log", Ops.SIN: "sin", Ops.COS: "cos",
+             Ops.TANH: "tanh", Ops.ERF: "erf", Ops.TRUNC: "trunc", Ops.POW: "pow"}
+HALF_OPS = {Ops.ADD, Ops.SUB, Ops.MUL, Ops.NEG}
+C_OPS = frozenset({*ARITHMETIC, *BITWISE, *COMPARE, *FUNCTIONS, Ops.SHL, Ops.CDIV, Ops.CMOD, Ops.MAX, Ops.MIN, Ops.NEG, Ops.RECIP,
+                   Ops.WHERE, Ops.CAST, Ops.BITCAST, Ops.THREEFRY, Ops.MULACC})
+C_DTYPES = frozenset({dtypes.bool, *dtypes.ints(), dtypes.float32, dtypes.float64})
 
 
 class Expr(NamedTuple):
@@ -33,33 +45,6 @@ class Expr(NamedTuple):
     def within(self, binds: int) -> str:
         """The text, in parentheses unless it binds at least this tightly."""
         return self.text if self.binds >= binds else f"({self.text})"
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How one language of the family spells types, indices, memory spaces, barriers and vectors."""
-    name: str
-    types: dict[str, str]
-    long_suffix: str
-    function: str                                 # before a helper function
-    group: Callable[[int], str]
-    thread: Callable[[int], str]
-    shared: str
-    barrier: str
-    pointer: str                                  # before the type of a pointer to a buffer
-    restrict: str
-    value: str                                    # type of a "value" parameter: 64 bits whatever its dtype
-    signature: Callable[[Program, list[str]], str]
-    prelude: str = ""
-    float_suffix: str = ""                        # of float32 functions: expf
-    vector_bytes: int = 0                         # widest vector access, 0: none
-    vector_types: dict[str, str] = field(default_factory=dict)
-    load: Callable[[str, int, str, str], str] | None = None
-    store: Callable[[str, int, str, str, str], str] | None = None
-    pack: Callable[[str, int, str], str] | None = None
-    needs_alignment: bool = False
-    macros: dict[str, str] = field(default_factory=dict)      # what the language lacks, where it is used
-    bitcast: Callable[[str, str, str], str] | None = None
 
 
 def render(program: Program, target: Target) -> str:
@@ -90,7 +75,7 @@ class _Writer:
         self.vars: dict[tuple[str, ...], str] = {}   # lanes of a vector variable -> its name
         self.helpers: dict[str, str] = {}
         self.lines: list[str] = []
-        self.depth, self.names = 1, set[str]()
+        self.depth, self.names, self.counts = 1, set[str](), dict[str, int]()
         self.symbolic, self.narrow = _indices(self.uops)
         self.plan = _Plan(self.uops)
 
@@ -118,12 +103,12 @@ class _Writer:
         self.line("}")
 
     def name(self, prefix: str, number: int | None = None) -> str:
-        """A name nobody has: `prefix` and `number`, or the first free number."""
-        name = f"{prefix}{0 if number is None else number}"
-        tries = 0
-        while name in self.names:
-            tries += 1
-            name = f"{prefix}{tries}" if number is None else f"{prefix}{number}_{tries}"
+        """A name nobody has: `prefix` and `number`, or the next free number."""
+        if number is None:
+            self.counts[prefix] = self.counts.get(prefix, -1) + 1
+            return f"{prefix}{self.counts[prefix]}"
+        name = f"{prefix}{number}"
+        while name in self.names: name += "b"
         self.names.add(name)
         return name
 
@@ -205,7 +190,6 @@ class _Writer:
         if not (self.dialect.name == "C" and name == "gidx0"):
             kind = self.dialect.group if name[0] == "g" else self.dialect.thread
             self.line(f"const {self.ctype(n.dtype, n)} {name} = {kind(int(name[-1]))};  // 0 to {n.arg.size - 1}")
-        self.names.add(name)
         self.exprs[n] = [Expr(name)]
 
     def _declare(self, n: UOp, prefix: str, lanes: list[Expr], number: int | None = None) -> list[Expr]:
@@ -574,66 +558,3 @@ def _divisor(n: UOp) -> int:
     if n.op is Ops.SHL and n.src[1].op is Ops.CONST: return min(_divisor(n.src[0]) << min(int(n.src[1].arg), 2), 4)
     if n.op is Ops.WHERE: return min(_divisor(n.src[1]), _divisor(n.src[2]))
     return _divisor(n.src[0]) if n.op is Ops.CAST else 1
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------------------
-ARITHMETIC = {Ops.ADD: ("+", 12), Ops.SUB: ("-", 12), Ops.MUL: ("*", 13), Ops.FDIV: ("/", 13)}
-BITWISE = {Ops.AND: ("&", 8), Ops.XOR: ("^", 7), Ops.OR: ("|", 6), Ops.SHR: (">>", 11)}
-COMPARE = {Ops.CMPLT: ("<", 10), Ops.CMPLE: ("<=", 10), Ops.CMPEQ: ("==", 9), Ops.CMPNE: ("!=", 9)}
-BOOL_OPS = {Ops.ADD: ("||", 4), Ops.OR: ("||", 4), Ops.MAX: ("||", 4), Ops.MUL: ("&&", 5), Ops.AND: ("&&", 5), Ops.MIN: ("&&", 5),
-            Ops.XOR: ("!=", 9)}
-FUNCTIONS = {Ops.SQRT: "sqrt", Ops.EXP2: "exp2", Ops.LOG2: "log2", Ops.EXP: "exp", Ops.LOG: "log", Ops.SIN: "sin", Ops.COS: "cos",
-             Ops.TANH: "tanh", Ops.ERF: "erf", Ops.TRUNC: "trunc", Ops.POW: "pow"}
-HALF_OPS = {Ops.ADD, Ops.SUB, Ops.MUL, Ops.NEG}
-C_OPS = frozenset({*ARITHMETIC, *BITWISE, *COMPARE, *FUNCTIONS, Ops.SHL, Ops.CDIV, Ops.CMOD, Ops.MAX, Ops.MIN, Ops.NEG, Ops.RECIP,
-                   Ops.WHERE, Ops.CAST, Ops.BITCAST, Ops.THREEFRY, Ops.MULACC})
-C_DTYPES = frozenset({dtypes.bool, *dtypes.ints(), dtypes.float32, dtypes.float64})
-INT_NAMES = [f"{u}int{bits}" for bits in (8, 16, 32, 64) for u in ("", "u")]
-
-CL_TYPES = dict(zip(INT_NAMES, ("char", "uchar", "short", "ushort", "int", "uint", "long", "ulong"), strict=True))
-CUDA_TYPES = dict(zip(INT_NAMES, ("signed char", "unsigned char", "short", "unsigned short", "int", "unsigned int", "long long",
-                                  "unsigned long long"), strict=True))
-CUDA_VECTORS = dict(zip(INT_NAMES, ("char", "uchar", "short", "ushort", "int", "uint", "longlong", "ulonglong"), strict=True))
-FLOAT_TYPES = {"bool": "bool", "float32": "float", "float64": "double"}
-EXTENSIONS = {
-    "CL": {"float64": "#pragma OPENCL EXTENSION cl_khr_fp64 : enable", "float16": "#pragma OPENCL EXTENSION cl_khr_fp16 : enable"},
-    "CUDA": {"float16": "#include <cuda_fp16.h>", "bfloat16": "#include <cuda_bf16.h>"},
-}
-
-
-def _threads(program: Program) -> int: return math.prod(program.local)
-def _cl_signature(program: Program, params: list[str]) -> str:
-    x, y, z = program.local
-    return f"__kernel __attribute__((reqd_work_group_size({x}, {y}, {z})))\nvoid {program.name}({', '.join(params)})"
-def _cuda_signature(program: Program, params: list[str]) -> str:
-    return f"extern \"C\" __global__ void __launch_bounds__({_threads(program)})\n{program.name}({', '.join(params)})"
-def _c_signature(program: Program, params: list[str]) -> str:
-    return f"void {program.name}(void** bufs, int64_t* vals, int64_t begin, int64_t end)"
-
-
-DIALECTS = {
-    "CL": Dialect(
-        name="CL", types={**CL_TYPES, **FLOAT_TYPES, "float16": "half"}, long_suffix="L", prelude="#pragma OPENCL FP_CONTRACT OFF",
-        function="", group=lambda i: f"get_group_id({i})", thread=lambda i: f"get_local_id({i})", shared="__local ",
-        barrier="barrier(CLK_LOCAL_MEM_FENCE);", pointer="__global ", restrict=" restrict", value="long", signature=_cl_signature,
-        vector_bytes=32, vector_types={**CL_TYPES, "float32": "float", "float64": "double"},
-        load=lambda vec, k, base, at: f"vload{k}(0, {base} + {at})",
-        store=lambda vec, k, base, at, x: f"vstore{k}({x}, 0, {base} + {at});",
-        pack=lambda vec, k, x: f"({vec}{k})({x})"),
-    "CUDA": Dialect(
-        name="CUDA", types={**CUDA_TYPES, **FLOAT_TYPES, "float16": "half", "bfloat16": "nv_bfloat16"}, long_suffix="ll",
-        macros={"INFINITY": "#ifndef INFINITY\n#define INFINITY __int_as_float(0x7f800000)\n#endif",
-                "NAN": "#ifndef NAN\n#define NAN __int_as_float(0x7fc00000)\n#endif"},
-        function="static __device__ __forceinline__ ", group=lambda i: f"blockIdx.{'xyz'[i]}", thread=lambda i: f"threadIdx.{'xyz'[i]}",
-        shared="__shared__ ", barrier="__syncthreads();", pointer="", restrict=" __restrict__", value="long long",
-        signature=_cuda_signature, float_suffix="f", vector_bytes=16, needs_alignment=True,
-        vector_types={**CUDA_VECTORS, "float32": "float", "float64": "double"},
-        load=lambda vec, k, base, at: f"*(const {vec}{k}*)({base} + {at})",
-        store=lambda vec, k, base, at, x: f"*({vec}{k}*)({base} + {at}) = {x};",
-        pack=lambda vec, k, x: f"make_{vec}{k}({x})"),
-    "C": Dialect(
-        name="C", types={**{n: f"{n}_t" for n in INT_NAMES}, **FLOAT_TYPES}, long_suffix="ll",
-        prelude="#include <math.h>\n#include <stdbool.h>\n#include <stdint.h>", function="static inline ",
-        group=lambda i: "0", thread=lambda i: "0", shared="", barrier="", pointer="", restrict="", value="int64_t",
-        signature=_c_signature, float_suffix="f"),
-}

@@ -41,7 +41,7 @@ def use_shim(patch: pytest.MonkeyPatch) -> None:
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray: return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-def repeat(n: UOp, shape: tuple[int, ...]) -> UOp: return n.reshape(shape[:-1] + (1,)).expand(shape)
+def repeat(n: UOp, shape: tuple[int, ...]) -> UOp: return n.reshape((*shape[:-1], 1)).expand(shape)
 def matmul(x: UOp, y: UOp) -> UOp:
     (m, k), n = x.shape, y.shape[1]
     return (x.reshape((m, 1, k)).expand((m, n, k)) * y.permute((1, 0)).reshape((1, n, k)).expand((m, n, k))).reduce(Ops.ADD, (2,))

@@ -200,5 +200,6 @@ def test_an_op_nobody_can_say() -> None:
 
 
 def test_every_alu_op_has_a_spelling() -> None:
-    assert set(Ops.alu()) == C_OPS, set(Ops.alu()) ^ C_OPS
+    assert C_OPS <= set(Ops.alu())
+    assert [op for op in Ops.alu() if op not in C_OPS and op.decomp is None] == []
     assert set(DIALECTS) == {"CL", "CUDA", "C"}
