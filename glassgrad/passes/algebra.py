@@ -75,9 +75,16 @@ def _fold_bitcast(to: DType, d: DType, value: bool | int | float) -> UOp | None:
     return constant(to, struct.unpack("<" + _CODES[to.name], struct.pack("<" + _CODES[d.name], value))[0])
 
 
-@constants.transform(op((Ops.MUL, Ops.MAX, Ops.MIN, Ops.AND, Ops.OR, Ops.XOR, Ops.CMPEQ, Ops.CMPNE, Ops.ADD), a, x))
-def constant_right(n: UOp, a: object, x: UOp) -> UOp | None:
+@constants.transform(op((Ops.ADD, Ops.MUL, Ops.AND, Ops.OR, Ops.XOR, Ops.CMPEQ, Ops.CMPNE), a, x))
+def constant_right(n: UOp, x: UOp) -> UOp | None:
     """3 * x:i32 -> x*3"""
+    if n.src[0].op is not Ops.CONST or x.op is Ops.CONST: return None
+    return UOp(n.op, n.dtype, (x, n.src[0]))
+
+
+@constants.transform(op((Ops.MAX, Ops.MIN), a, x), "int bool")     # of floats 0.0 and -0.0 the first or the second may win
+def limit_right(n: UOp, x: UOp) -> UOp | None:
+    """max(3, x:i32) -> max(x, 3)"""
     if n.src[0].op is not Ops.CONST or x.op is Ops.CONST: return None
     return UOp(n.op, n.dtype, (x, n.src[0]))
 

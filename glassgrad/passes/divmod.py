@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import gcd
 
-from glassgrad.rewrite.pattern import Const, Pat, Value, a, hi, in_range, lo, x, y
+from glassgrad.rewrite.pattern import Condition, Const, Pat, Value, a, hi, in_range, lo, x, y
 from glassgrad.rewrite.rules import RuleSet
 from glassgrad.uop.infer import Interval, Terms, bounds, constant, fits, from_linear, interval, linear
 from glassgrad.uop.ops import Ops
@@ -19,7 +19,7 @@ CDIV, CMOD, CONST, MUL, RANGE = Ops.CDIV, Ops.CMOD, Ops.CONST, Ops.MUL, Ops.RANG
 divmod = RuleSet("div and mod")
 
 
-def _no_wrap(x: Pat, y: Pat) -> Value:
+def _no_wrap(x: Pat, y: Pat) -> Condition:
     """Is the product of two holes exact, and the second never 0? The corners of their intervals say so."""
     return (lo(y) > 0) & (lo(x) >= 0) & in_range(hi(x) * hi(y), x)
 
@@ -32,7 +32,7 @@ def nested(x: Pat, y: Pat, a: Const, b: Const):
     yield "div_zero",          x // 0,               Value("0")
     yield "mod_zero",          x % 0,                x
     yield "div_div",           (x // a) // b,        x // (a * b),             (a > 0) & (b > 0) & in_range(a * b, x)
-    yield "div_div_tiny",      (x // a) // b,        Value("0"),               (a > 0) & (b > 0) & (in_range(a * b, x) ^ True)
+    yield "div_div_tiny",      (x // a) // b,        Value("0"),               (a > 0) & (b > 0) & ~in_range(a * b, x)
     yield "mod_mod",           (x % a) % b,          x % b,                    (a > 0) & (b > 0) & (a % b == 0)
     yield "div_of_mod",        (x % a) // b,         (x // b) % (a // b),      (a > 0) & (b > 0) & (a % b == 0)
     yield "mul_div_exact",     (x * y) // y,         x,                        _no_wrap(x, y)

@@ -84,11 +84,19 @@ class Value(Pat):
         y = lift(y)
         if not isinstance(y, Value): return super()._bin(name, y, reverse)
         x, y = (y, self) if reverse else (self, y)
-        return Value(_PYTHON[name].format(x.code, y.code))
+        return (Condition if name.startswith("CMP") else Value)(_PYTHON[name].format(x.code, y.code))
 
     def __neg__(self) -> Any: return Value(f"(-{self.code})")
     def __eq__(self, y: Any) -> Any: return self._bin("CMPEQ", y)
     def __ne__(self, y: Any) -> Any: return self._bin("CMPNE", y)
+
+
+class Condition(Value):
+    """A truth about constants and bounds, for only-if. `&`, `|` and `~` are and, or and not: what stands right is not asked needlessly."""
+    __slots__ = ()
+    def __and__(self, y: Any) -> Condition: return Condition(f"({self.code} and {y.code})")
+    def __or__(self, y: Any) -> Condition: return Condition(f"({self.code} or {y.code})")
+    def __invert__(self) -> Condition: return Condition(f"(not {self.code})")
 
 
 class Const(Value):
@@ -125,9 +133,9 @@ def hi(x: Pat) -> Value:
     return Value(f"bounds({{{x.name}}})[1]")
 
 
-def in_range(v: Value, x: Pat) -> Value:
+def in_range(v: Value, x: Pat) -> Condition:
     """Does the number `v` have a place in the dtype of hole `x`?"""
-    return Value(f"in_range({v.code}, {{{x.name}}})")
+    return Condition(f"in_range({v.code}, {{{x.name}}})")
 
 
 def walk(p: Pat) -> Iterator[Pat]:

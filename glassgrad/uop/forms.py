@@ -88,10 +88,11 @@ def _alu(n: UOp) -> str | None:
     if any(s.dtype is not values[0].dtype for s in values): return "its sources must have one dtype"
     if op.out == "bool": return None if n.dtype.is_bool and n.dtype.lanes == values[0].dtype.lanes else "a comparison is bool"
     if n.dtype is not values[0].dtype: return f"its dtype must be that of its sources, {values[0].dtype.short}"
-    return None if _computes(op, n.dtype) else f"{op} is for {op.dtypes}"
+    return None if computes(op, n.dtype) else f"{op} is for {op.dtypes}"
 
 
-def _computes(op: Op, d: DType) -> bool:
+def computes(op: Op, d: DType) -> bool:
+    """Is `op` for values of dtype `d`, by the op table?"""
     words = op.dtypes.split()
     kinds = {"number": d.is_int or d.is_float, "int": d.is_int, "float": d.is_float, "bool": d.is_bool, "any": True}
     return any(kinds.get(w, w == d.name) for w in words)
@@ -182,7 +183,8 @@ def _check_order(uops: Sequence[UOp], name: str) -> None:
     place: dict[UOp, tuple[UOp, ...]] = {}
     opened: list[UOp] = []
     for n in uops:
-        if n in place: raise _bug(name, LINEAR, n, "it stands there twice")
+        if n in place and (n.dtype.kind == "void" or n.op is Ops.ACC or place[n] == tuple(opened[:len(place[n])])):
+            raise _bug(name, LINEAR, n, "it stands there twice")     # a pure value may stand in several loops, once in each
         for s in n.src:
             if s not in place: raise _bug(name, LINEAR, n, f"its source {expr(s, depth=2)} does not stand before it")
             loops = place[s]

@@ -35,13 +35,14 @@ def to_text(graph: UOp | Iterable[UOp], normal: bool = False, sites: bool = Fals
     sites:   add the user's line that made each node, as a comment
     """
     order = graph.toposort() if isinstance(graph, UOp) else _with_sources(list(graph))
-    place = {n: i for i, n in enumerate(order)}
+    place: dict[UOp, int] = {}
     numbers: dict[Any, int] = {}
     lines = []
     for i, n in enumerate(order):
         arg = _renumber(n, numbers) if normal else n.arg
         parts = [f"%{i} = {n.op.name.lower()}", n.dtype.short, *[f"%{place[s]}" for s in n.src]]
         if arg is not None: parts.append(show_arg(arg))
+        place[n] = i
         lines.append(" ".join(parts) + (f"  # {n.site}" if sites and n.site else ""))
     return "\n".join(lines) + "\n"
 
@@ -69,10 +70,13 @@ _LINE = re.compile(r"(%\w+)\s*=\s*(\w+)\s+(\w+)((?:\s+%\w+)*)(?:\s+([^%\s].*))?"
 
 def _with_sources(program: list[UOp]) -> list[UOp]:
     """The list, with nodes that are used before they stand in it (or never do) put before their first use."""
-    out: dict[UOp, None] = {}
+    out: list[UOp] = []
+    seen: set[UOp] = set()
     for n in program:
-        for m in toposort((n,), stop=out.__contains__): out.setdefault(m)
-    return list(out)
+        new = [m for m in toposort((n,), stop=seen.__contains__) if m not in seen]
+        out += new or [n]
+        seen.update(new)
+    return out
 
 
 def _renumber(n: UOp, numbers: dict[Any, int]) -> Any:
