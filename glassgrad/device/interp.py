@@ -268,8 +268,16 @@ def alu_meaning(u: UOp) -> Callable[..., Array]:
 def _cast_meaning(source: DType, dtype: DType) -> Callable[[Array], Array]:
     if dtype.is_float: return lambda x: round_to(dtype, x if source.is_float else x.astype(value_name(dtype)))
     if dtype.is_bool: return lambda x: x != 0
+    if source.is_float: return lambda x: _saturate(x.astype("float64"), dtype)
     name = value_name(dtype)
     return lambda x: x.astype(name)
+
+
+def _saturate(x: Array, dtype: DType) -> Array:
+    """Floats to the nearest integers toward zero that `dtype` has; NaN to 0."""
+    below, above = x < dtype.min, x >= 2.0 ** (dtype.bits - (dtype.kind == "int"))
+    whole = np.where(below | above | np.isnan(x), 0, x).astype(dtype.np_name)
+    return np.where(above, np.array(dtype.max, dtype.np_name), np.where(below, np.array(dtype.min, dtype.np_name), whole))
 
 
 def _pointer(buf: UOp) -> UOp:

@@ -134,6 +134,16 @@ def test_float_rows_that_numpy_lacks(dtype):
     np.testing.assert_array_equal(bits_to_float(dtype, twice), bits_to_float(dtype, float_to_bits(dtype, value + value)))
 
 
+def test_casts_to_int_saturate():
+    x = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 3.9, -3.9, 300, 127.5, 9.3e18], "f")
+    for dtype in dtypes.ints():
+        z = np.zeros(len(x), dtype.np_name)
+        g = special("gidx0", len(x))
+        run(toposort([store(param(0, len(x), dtype), g, load(param(1, len(x)), g).cast(dtype))]), [z, x], grid=(len(x), 1, 1))
+        want = [0 if v != v else dtype.max if v > dtype.max else dtype.min if v < dtype.min else int(v) for v in x.tolist()]
+        assert z.tolist() == want
+
+
 def test_the_byte_form_keeps_special_floats():
     consts = [UOp.const(dtypes.float32, x) for x in (float("nan"), float("inf"), -0.0, 0.1)]
     again = parse(dump(program(consts))).uops
