@@ -73,27 +73,8 @@ class Storage:
         self.value = new
 
 
-class LiveTensors:
-    """Tensors as long as they live, told apart by identity: `==` of tensors compares elements, so a WeakSet cannot hold them."""
-    __slots__ = ("_refs",)
-
-    def __init__(self) -> None: self._refs: dict[int, weakref.ref[Any]] = {}
-
-    def add(self, t: Any) -> None:
-        """Put `t` in, once."""
-        refs, key = self._refs, id(t)
-
-        def forget(ref: weakref.ref[Any]) -> None:
-            if refs.get(key) is ref: del refs[key]
-        if key not in refs: refs[key] = weakref.ref(t, forget)
-
-    def discard(self, t: Any) -> None: self._refs.pop(id(t), None)
-    def __len__(self) -> int: return len(self._refs)
-    def __iter__(self) -> Iterator[Any]: return iter([t for t in (ref() for ref in list(self._refs.values())) if t is not None])
-
-
 _pending: weakref.WeakSet[Storage] = weakref.WeakSet()
-trainable = LiveTensors()
+trainable: _Living = _Living()
 """Tensors with requires_grad=True."""
 leaves: _Living = _Living()
 """Tensors on a storage that is a leaf."""
