@@ -50,16 +50,19 @@ def table(rows: list[list[Any]], head: list[str]) -> str:
     cells = [head, *[["" if c is None else f"{c:,.3f}" if isinstance(c, float) else str(c) for c in row] for row in rows]]
     width = [max(len(row[i]) for row in cells) for i in range(len(head))]
     right = [all(isinstance(row[i], (int, float, type(None))) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, width, right, strict=True)).rstrip() for row in cells]
-    return "\n".join(lines) + "\n"
+    def line(row: list[str]) -> str:
+        return "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, width, right, strict=True)).rstrip()
+    return "".join(line(row) + "\n" for row in cells)
 
 
 def kernels_table(r: Recorder) -> str:
     """The kernels, the slowest first."""
     rows = sorted(views.index(r)["kernels"], key=lambda k: -k["seconds"])
     total = sum(k["seconds"] for k in rows) or 1.0
-    return table([[k["id"], k["name"], k["runs"], k["seconds"] * 1e3, 100 * k["seconds"] / total, k.get("gflops"), k.get("gbytes"), k["passes"],
-                   " ".join(k["sites"][:2]) + (f"  failed: {k['error'].splitlines()[0]}" if k["error"] else "")] for k in rows],
+    def source(k: dict[str, Any]) -> str:
+        return " ".join(k["sites"][:2]) + (f"  failed: {k['error'].splitlines()[0]}" if k["error"] else "")
+    return table([[k["id"], k["name"], k["runs"], k["seconds"] * 1e3, 100 * k["seconds"] / total, k.get("gflops"), k.get("gbytes"),
+                   k["passes"], source(k)] for k in rows],
                  ["id", "kernel", "runs", "ms", "%", "GFLOP/s", "GB/s", "passes", "from"])
 
 
@@ -95,7 +98,8 @@ def step_text(d: dict[str, Any]) -> str:
             if d[side]["marks"].get(n) != mark: continue
             row = d["rows"][n]
             src = " ".join(f"%{s}" for s in row["src"])
-            out.append(f"  {sign} %{n} = {row['op']} {row['dtype']} {row['arg']} {src}".rstrip() + (f"    # {row['site']}" if row["site"] else "") + "\n")
+            site = f"    # {row['site']}" if row["site"] else ""
+            out.append(f"  {sign} %{n} = {row['op']} {row['dtype']} {row['arg']} {src}".rstrip() + f"{site}\n")
     return "".join(out)
 
 

@@ -22,8 +22,8 @@ _NUMBERS = ("runs", "seconds", "bytes", "flops", "began", "took", "schedule", "l
 
 
 def _group_data(g: Group) -> dict[str, Any]:
-    return {"id": g.id, "kind": g.kind, "name": g.name, "rows": g.rows, "texts": {k: g.text(k) for k in list(g.texts)}, "facts": views.facts(g),
-            "why": g.why, "calls": g.calls, "sites": g.sites, "notes": g.notes, "error": g.error,
+    return {"id": g.id, "kind": g.kind, "name": g.name, "rows": g.rows, "texts": {k: g.text(k) for k in list(g.texts)},
+            "facts": views.facts(g), "why": g.why, "calls": g.calls, "sites": g.sites, "notes": g.notes, "error": g.error,
             "fastest": g.fastest if g.runs and math.isfinite(g.fastest) else None, **{k: getattr(g, k) for k in _NUMBERS},
             "steps": [[s.stage, s.name, s.before, s.after, s.fired, s.counts, s.seconds, s.why] for s in g.steps]}
 
@@ -103,10 +103,10 @@ def _group(d: dict[str, Any]) -> Group:
     return g
 
 
-def _call(c: list) -> Call:
+def _call(c: list[Any]) -> Call:
     name, sites, why, unfused, device, outs, ins, nbytes, flops, kernel = c
-    return Call(str(name), tuple(map(str, sites)), str(why), tuple(map(str, unfused)), str(device), tuple(map(str, outs)), tuple(map(str, ins)),
-                int(nbytes), int(flops), None if kernel is None else int(kernel))
+    return Call(str(name), tuple(map(str, sites)), str(why), tuple(map(str, unfused)), str(device), tuple(map(str, outs)),
+                tuple(map(str, ins)), int(nbytes), int(flops), None if kernel is None else int(kernel))
 
 
 # ---- one file of HTML --------------------------------------------------------------------------------------------------------------

@@ -25,20 +25,6 @@ def reach(rows: Sequence[Row], root: int | None) -> list[int]:
     return sorted(seen)
 
 
-def _pair_sources(b: int, a: int, rows: Sequence[Row], old: set[int], new: set[int]) -> list[tuple[int, int]]:
-    """Which sources of an old and of a new node correspond: by place if both have as many, else by op, in order."""
-    left = [s for s in rows[b].src if s in old]
-    right = [s for s in rows[a].src if s in new]
-    if len(rows[b].src) == len(rows[a].src): return [(x, y) for x, y in zip(rows[b].src, rows[a].src, strict=True) if x != y]
-    pairs = []
-    for y in right:
-        same = next((x for x in left if rows[x].op == rows[y].op), None)
-        if same is not None:
-            left.remove(same)
-            pairs.append((same, y))
-    return pairs
-
-
 def marks(rows: Sequence[Row], before: int | None, after: int | None) -> tuple[Marks, Marks, dict[int, int]]:
     """For the nodes that only one of two graphs has: gone or rebuilt (before), new or rebuilt (after). Common nodes have no mark.
 
@@ -46,25 +32,70 @@ def marks(rows: Sequence[Row], before: int | None, after: int | None) -> tuple[M
     """
     all_before, all_after = set(reach(rows, before)), set(reach(rows, after))
     old, new = all_before - all_after, all_after - all_before
-    partner: dict[int, int] = {}    # new node -> old node it stands for
-    taken: set[int] = set()
-    stack = [(before, after)] if before in old and after in new else []
-    while stack:
-        b, a = stack.pop()
-        if b not in old or a not in new or a in partner or b in taken: continue
-        partner[a] = b
-        taken.add(b)
-        stack += _pair_sources(b, a, rows, old, new)
-    # bottom-up, for what moved elsewhere: same op, dtype, arg and corresponding sources
-    spare: dict[tuple, list[int]] = {}
-    for b in old - taken: spare.setdefault((*rows[b][:3], rows[b].src), []).append(b)
-    for a in sorted(new):
-        if a in partner: continue
-        same = spare.get((*rows[a][:3], tuple([partner.get(s, s) for s in rows[a].src])))
-        if same: partner[a] = same.pop()
-    alike = {a: b for a, b in partner.items() if rows[a][:3] == rows[b][:3]}
+    pairs = _pair_from_roots(rows, before, after, old, new)
+    _pair_from_leaves(rows, pairs, old, new)
+    alike = {a: b for a, b in pairs.items() if rows[a][:3] == rows[b][:3]}
     kept = set(alike.values())
     return {b: "rebuilt" if b in kept else "gone" for b in old}, {a: "rebuilt" if a in alike else "new" for a in new}, alike
+
+
+def _pair_from_roots(rows: Sequence[Row], before: int | None, after: int | None, old: set[int], new: set[int]) -> dict[int, int]:
+    """New node -> the old node in its place, walking both graphs from their roots; steps over what was put in or taken out."""
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    stack = [(before, after)] if before is not None and after is not None else []
+    while stack:
+        b, a = stack.pop()
+        if b not in old or a not in new or a in pairs or b in taken: continue
+        if rows[a][:3] != rows[b][:3]:
+            below = _find_below(rows, a, b, new)
+            if below is not None:          # put in above what was there
+                stack.append((b, below))
+                continue
+            below = _find_below(rows, b, a, old)
+            if below is not None:          # taken out
+                stack.append((below, a))
+                continue
+        pairs[a] = b
+        taken.add(b)
+        stack += _pair_sources(rows, b, a)
+    return pairs
+
+
+def _find_below(rows: Sequence[Row], top: int, like: int, among: set[int]) -> int | None:
+    """A node at most three levels below `top` with the op, dtype and arg of `like`."""
+    level = [top]
+    for _ in range(3):
+        level = [s for n in level for s in rows[n].src if s in among][:8]
+        for n in level:
+            if rows[n][:3] == rows[like][:3]: return n
+    return None
+
+
+def _pair_sources(rows: Sequence[Row], b: int, a: int) -> list[tuple[int, int]]:
+    """Which sources of an old and of a new node correspond: those alike, first by place, then in any order; then the rest by place."""
+    left, right = list(rows[b].src), list(rows[a].src)
+    out: list[tuple[int, int]] = []
+    def take(x: int, y: int) -> None:
+        left.remove(x)
+        right.remove(y)
+        out.append((x, y))
+    for x, y in list(zip(left, right, strict=False)):
+        if x == y or rows[x][:3] == rows[y][:3]: take(x, y)
+    for y in list(right):
+        same = next((x for x in left if x == y or rows[x][:3] == rows[y][:3]), None)
+        if same is not None: take(same, y)
+    return [p for p in out + list(zip(left, right, strict=False)) if p[0] != p[1]]
+
+
+def _pair_from_leaves(rows: Sequence[Row], pairs: dict[int, int], old: set[int], new: set[int]) -> None:
+    """Add to `pairs` what moved elsewhere: same op, dtype and arg over corresponding sources."""
+    spare: dict[tuple[object, ...], list[int]] = {}
+    for b in old - set(pairs.values()): spare.setdefault((*rows[b][:3], rows[b].src), []).append(b)
+    for a in sorted(new):
+        if a in pairs: continue
+        same = spare.get((*rows[a][:3], tuple([pairs.get(s, s) for s in rows[a].src])))
+        if same: pairs[a] = same.pop()
 
 
 def nearest(rows: Sequence[Row], nodes: Sequence[int], first: Sequence[int], limit: int) -> list[int]:

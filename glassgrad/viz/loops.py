@@ -54,7 +54,7 @@ class _Nest:
         use, reads = n, n.op in (Ops.LOAD, Ops.GET)
         while use.op not in _LINES:
             users = self.users.get(use, ())
-            if len(users) != 1: return not users or use is not n and not reads
+            if len(users) != 1: return not users or (use is not n and not reads)
             use = users[0]
         if not reads: return True
         between = self.uops[self.place[n] + 1:self.place[use]]
@@ -125,13 +125,14 @@ def loops_text(uops: Sequence[UOp], program: Any = None) -> str:
     """The loop nest of a linear program; with its `Program`, the signature and the grid too."""
     nest = _Nest(uops)
     if program is not None:
-        params = ", ".join(f"p{p.slot}: {p.dtype.short}[{p.size}]" if p.kind == "buffer" else f"n{p.slot}: {p.dtype.short}" for p in program.params)
-        nest.say(f"kernel {program.name}({params}):")
+        params = [f"p{p.slot}: {p.dtype.short}[{p.size}]" if p.kind == "buffer" else f"n{p.slot}: {p.dtype.short}" for p in program.params]
+        nest.say(f"kernel {program.name}({', '.join(params)}):")
         nest.depth = 1
     for n in uops:
         leaf = _leaf(n)
         if n.op is Ops.SPECIAL and n.arg.size > 1:
-            nest.say(f"{n.arg.name} in {n.arg.size}  # {'workgroups, or chunks shared among threads' if n.arg.name[0] == 'g' else 'threads'}")
+            what = "workgroups, or chunks shared among threads" if n.arg.name.startswith("g") else "threads"
+            nest.say(f"{n.arg.name} in {n.arg.size}  # {what}")
         if leaf is not None: nest.term[n] = (leaf, 8 if leaf.startswith("-") else ATOM)
         elif n.op in (Ops.AFTER, Ops.SPLAT): nest.term[n] = nest.term.get(n.src[0], (f"?{n.src[0].op}", ATOM))
         elif n.op is Ops.GET: nest.bind(n, nest.of(n.src[0]), ATOM)

@@ -23,6 +23,7 @@ from glassgrad.uop.uop import UOp, nodes_alive, toposort
 from glassgrad.viz.loops import loops_text
 
 Text = str | Callable[[], str]
+Event = tuple[str, str, int, float, float, int, int]    # lane, name, group, start, end, bytes, flops
 _LLVM = re.compile(r"^define ", re.M)
 Graph = UOp | Sequence[UOp]     # a root, several, or a linear program
 
@@ -57,6 +58,11 @@ class Call(NamedTuple):
 class Fired(NamedTuple):
     """One application of a rule; before and after are nodes, or row numbers once settled."""
     rule: str; before: Any; after: Any
+
+
+class _Pending(NamedTuple):
+    """Rules that fired since the last pass: the first ones, and how often each."""
+    kept: list[tuple[str, UOp, UOp]]; counts: dict[str, int]
 
 
 class Row(NamedTuple):
@@ -97,7 +103,7 @@ class Group:
 
     def intern(self, root: Any, limit: int) -> int | None:
         """The row number of a node, adding rows for what is new below it; None if that would pass the limit."""
-        if not isinstance(root, UOp): return root
+        if not isinstance(root, UOp): return root  # type: ignore[no-any-return]
         numbers, rows = self.numbers, self.rows
         if root in numbers: return numbers[root]
         fresh = [n for n in toposort((root,), stop=lambda n: n in numbers) if n not in numbers]
@@ -145,7 +151,7 @@ def arg_text(arg: Any) -> str:
     if isinstance(arg, SpecialArg): return f"{arg.name} {arg.size}"
     if isinstance(arg, ReduceArg): return f"{arg.op} {list(arg.axes)}" if arg.axes else str(arg.op)
     if isinstance(arg, tuple) and hasattr(arg, "_fields"):
-        return " ".join(f"{k}={_short(v)}" for k, v in zip(arg._fields, arg, strict=True))  # type: ignore[attr-defined]
+        return " ".join(f"{k}={_short(v)}" for k, v in zip(arg._fields, arg, strict=True))
     return _short(arg)
 
 
@@ -178,7 +184,7 @@ class Recorder:
         self.title, self.limits = title or _program(), limits or Limits()
         self.origin, self.started, self.ended = time.perf_counter(), time.time(), False
         self.groups: dict[int, Group] = {}
-        self.events: deque[tuple] = deque(maxlen=self.limits.events)     # (lane, name, group, start, end, bytes, flops)
+        self.events: deque[Event] = deque(maxlen=self.limits.events)
         self.event_count = 0
         self.samples: dict[str, list[tuple[float, int]]] = {}
         self.peaks: dict[str, tuple[float, int, str]] = {}
@@ -213,8 +219,8 @@ class Recorder:
         self._bound()
         self.version += 1
 
-    def pass_(self, stage: str, name: str, before: Graph, after: Graph, fired: Iterable[tuple] = (), counts: dict[str, int] | None = None,
-              seconds: float | None = None, why: str = "") -> None:
+    def pass_(self, stage: str, name: str, before: Graph, after: Graph, fired: Iterable[tuple[str, UOp, UOp]] = (),
+              counts: dict[str, int] | None = None, seconds: float | None = None, why: str = "") -> None:
         """A pass ran. `fired` are (rule, before, after) in order; `counts` how often each rule fired, if `fired` is only a part."""
         kernel = getattr(self._here, "kernel", None)
         g = kernel or self._schedule_in_the_making()
@@ -241,7 +247,8 @@ class Recorder:
     def rule(self, name: str, before: UOp, after: UOp) -> None:
         """A rule fired in the pass that this thread runs; the next `pass_` takes it along. (What rewrite.trace calls.)"""
         pending = getattr(self._here, "fired", None)
-        if pending is None: pending = self._here.fired = ([], {})
+        if pending is None:
+            pending = self._here.fired = _Pending([], {})
         kept, counts = pending
         counts[name] = counts.get(name, 0) + 1
         if len(kept) < self.limits.fired: kept.append((name, before, after))
@@ -261,12 +268,13 @@ class Recorder:
 
         `program` (target.program.Program) gives the loop nest, `facts` are shown as they are.
         """
-        g = getattr(self._here, "kernel", None) if kernel is None else self._find(kernel)
+        mine: Group | None = getattr(self._here, "kernel", None)
+        g = mine if kernel is None else self._find(kernel)
         if g is None: return
         if isinstance(source, str) and not ir and _LLVM.search(source): source, ir = "", source
         if program is not None:
             loops = loops or functools.partial(loops_text, program.uops, program)
-            if g is getattr(self._here, "kernel", None) and g.steps: self.pass_("program", "linearize", g.steps[-1].after, program.uops)
+            if g is mine and g.steps: self.pass_("program", "linearize", g.steps[-1].after, program.uops)
         for key, text in (("loops", loops), ("source", source), ("ir", ir), ("asm", asm)):
             if text: g.texts[key] = text
         g.facts.update(facts)

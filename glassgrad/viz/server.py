@@ -29,8 +29,9 @@ from glassgrad.viz.record import Recorder
 PORT = 8321
 HOST = "127.0.0.1"
 KEPT_FILES = 20
-_PAGES = {"/": ("index.html", "text/html"), "/style.css": ("style.css", "text/css"), **{f"/{s}": (s, "text/javascript") for s in file.SCRIPTS}}
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_PAGES = {"/": ("index.html", "text/html"), "/style.css": ("style.css", "text/css"),
+          **{f"/{s}": (s, "text/javascript") for s in file.SCRIPTS}}
+_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?\Z", re.I)
 
 
@@ -51,9 +52,10 @@ class _Handler(BaseHTTPRequestHandler):
                 name, kind = _PAGES[url.path]
                 return self._send(200, (file.WEB / name).read_bytes(), kind)
             if url.path == "/api/events": return self._events()
-            if url.path.startswith("/api/"): return self._json(views.answer(self.server.recorder, url.path[5:], dict(parse_qsl(url.query))))
+            r = self.server.recorder
+            if url.path.startswith("/api/"): return self._json(views.answer(r, url.path[5:], dict(parse_qsl(url.query))))
             if url.path == "/export.html":
-                return self._send(200, file.page_with_data(self.server.recorder).encode(), "text/html", 'attachment; filename="glassgrad.html"')
+                return self._send(200, file.page_with_data(r).encode(), "text/html", 'attachment; filename="glassgrad.html"')
             self._send(404, b"not found", "text/plain")
         except UsageError as error: self._send(404, str(error).encode(), "text/plain")
         except (ConnectionError, TimeoutError): self.close_connection = True   # the reader has left
@@ -77,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _events(self) -> None:
         """A stream of version numbers, at most four a second: the page asks again when one is new."""
         self.send_response(200)
-        for k, v in {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Connection": "close"}.items(): self.send_header(k, v)
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Connection": "close"}
+        for k, v in headers.items(): self.send_header(k, v)
         self.end_headers()
         self.close_connection = True
         told, said = -1, 0.0

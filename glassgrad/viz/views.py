@@ -11,7 +11,7 @@ from glassgrad import flow
 from glassgrad.uop.errors import UsageError
 from glassgrad.uop.ops import Ops
 from glassgrad.viz import graphs
-from glassgrad.viz.record import Group, Recorder, Step
+from glassgrad.viz.record import Event, Group, Recorder, Step
 
 _WHY = {p.name: p.why for p in (*flow.TENSOR_FLOW, *flow.KERNEL_FLOW)} | {"linearize": "a machine runs one instruction after the other"}
 GRAPH_NODES = 3_000      # of one graph that the page draws
@@ -49,14 +49,16 @@ def kernel_row(g: Group) -> dict[str, Any]:
     rates = {}
     if g.runs and g.fastest > 0:
         rates = {"gflops": g.flops / g.fastest / 1e9, "gbytes": g.bytes / g.fastest / 1e9}
-    return {"id": g.id, "name": g.name, "runs": g.runs, "seconds": g.seconds, "fastest": g.fastest if g.runs else None, "bytes": g.bytes,
-            "flops": g.flops, "sites": list(g.sites), "schedule": g.schedule, "took": g.took, "passes": len(g.steps), "error": g.error, **rates}
+    return {"id": g.id, "name": g.name, "runs": g.runs, "seconds": g.seconds, "fastest": g.fastest if g.runs else None,
+            "bytes": g.bytes, "flops": g.flops, "sites": list(g.sites), "schedule": g.schedule, "took": g.took,
+            "passes": len(g.steps), "error": g.error, **rates}
 
 
 def schedule_row(r: Recorder, g: Group) -> dict[str, Any]:
     """One schedule in a list; its calls name their kernels by number."""
-    calls = [{"name": c.name, "kernel": c.kernel if c.kernel in r.groups else -1, "sites": list(c.sites), "why": c.why, "unfused": list(c.unfused),
-              "device": c.device, "outs": list(c.outs), "ins": list(c.ins), "bytes": c.bytes, "flops": c.flops} for c in g.calls]
+    calls = [{"name": c.name, "kernel": c.kernel if c.kernel in r.groups else -1, "sites": list(c.sites), "why": c.why,
+              "unfused": list(c.unfused), "device": c.device, "outs": list(c.outs), "ins": list(c.ins), "bytes": c.bytes,
+              "flops": c.flops} for c in g.calls]
     return {"id": g.id, "name": g.name or "not finished", "sites": list(g.sites), "runs": g.runs, "took": g.took, "passes": len(g.steps),
             "calls": calls, "facts": facts(g)}
 
@@ -80,8 +82,8 @@ def group(r: Recorder, id: int) -> dict[str, Any]:
         passes = [step_row(g, i, s) for i, s in enumerate(g.steps)]
         lost = [f"{g.lost} graphs were too big to keep."] if g.lost else []
     row = kernel_row(g) if g.kind == "kernel" else schedule_row(r, g)
-    return {**row, "kind": g.kind, "facts": facts(g), "steps": passes, "texts": [k for k in TEXTS if g.texts.get(k)], "notes": g.notes + lost,
-            "why": [list(w) for w in g.why] + [["buffer", c["why"]] for c in _calls_of(r, g) if c["why"]],
+    return {**row, "kind": g.kind, "facts": facts(g), "steps": passes, "texts": [k for k in TEXTS if g.texts.get(k)],
+            "notes": g.notes + lost, "why": [list(w) for w in g.why] + [["buffer", c["why"]] for c in _calls_of(r, g) if c["why"]],
             "unfused": [n for c in _calls_of(r, g) for n in c["unfused"]]}
 
 
@@ -97,8 +99,9 @@ def step_row(g: Group, i: int, s: Step) -> dict[str, Any]:
         before, after, _ = graphs.marks(g.rows, s.before, s.after)
         s.seen = (sum(m == "gone" for m in before.values()), sum(m == "new" for m in after.values()), len(graphs.reach(g.rows, s.after)))
     gone, new, nodes = s.seen
-    return {"index": i, "stage": s.stage, "name": s.name, "why": reason(s), "gone": gone, "new": new, "nodes": nodes, "fired": sum(s.counts.values()),
-            "rules": len(s.counts), "seconds": s.seconds, "same": s.before == s.after, "kept": s.after is not None}
+    return {"index": i, "stage": s.stage, "name": s.name, "why": reason(s), "gone": gone, "new": new, "nodes": nodes,
+            "fired": sum(s.counts.values()), "rules": len(s.counts), "seconds": s.seconds, "same": s.before == s.after,
+            "kept": s.after is not None}
 
 
 def reason(s: Step) -> str:
@@ -128,8 +131,8 @@ def compare(r: Recorder, id: int, first: int, last: int, limit: int = GRAPH_NODE
     counts: dict[str, int] = {}
     for s in steps:
         for rule, n in s.counts.items(): counts[rule] = counts.get(rule, 0) + n
-    return {"first": first, "last": last, "names": [s.name for s in steps], "why": reason(steps[-1]), "rows": rows, "rules": counts, "fired": fired,
-            "made_by": texts, "terms": terms, "pairs": pairs,
+    return {"first": first, "last": last, "names": [s.name for s in steps], "why": reason(steps[-1]), "rows": rows, "rules": counts,
+            "fired": fired, "made_by": texts, "terms": terms, "pairs": pairs,
             "before": {"root": before, "nodes": shown[0], "total": len(sides[0][2]), "marks": old},
             "after": {"root": after, "nodes": shown[1], "total": len(sides[1][2]), "marks": new}}
 
@@ -170,12 +173,12 @@ def timeline(r: Recorder, since: int = 0) -> dict[str, Any]:
     events = events[max(since - first, 0):]
     lanes, names = list(dict.fromkeys(e[0] for e in events)), list(dict.fromkeys(e[1] for e in events))
     lane_of, name_of = {x: i for i, x in enumerate(lanes)}, {x: i for i, x in enumerate(names)}
-    return {"next": r.event_count, "lanes": lanes, "names": names, "lane": [lane_of[e[0]] for e in events], "name": [name_of[e[1]] for e in events],
-            "group": [e[2] for e in events], "start": [round(e[3] * 1e6, 1) for e in events],
+    return {"next": r.event_count, "lanes": lanes, "names": names, "lane": [lane_of[e[0]] for e in events],
+            "name": [name_of[e[1]] for e in events], "group": [e[2] for e in events], "start": [round(e[3] * 1e6, 1) for e in events],
             "length": [round((e[4] - e[3]) * 1e6, 1) for e in events], "bytes": [e[5] for e in events], "flops": [e[6] for e in events]}
 
 
-def _snapshot(r: Recorder) -> list[tuple]:
+def _snapshot(r: Recorder) -> list[Event]:
     while True:
         try: return list(r.events)
         except RuntimeError: continue   # the program appended meanwhile
@@ -189,7 +192,8 @@ def memory(r: Recorder) -> dict[str, Any]:
         step = max(len(samples) // 4_000, 1)
         thin = [max(samples[i:i + step], key=lambda s: s[1]) for i in range(0, len(samples), step)] if step > 1 else samples
         t, peak, cause = r.peaks[device]
-        out[device] = {"t": [round(s[0] * 1e6, 1) for s in thin], "bytes": [s[1] for s in thin], "peak": peak, "peak_t": round(t * 1e6, 1), "cause": cause}
+        out[device] = {"t": [round(s[0] * 1e6, 1) for s in thin], "bytes": [s[1] for s in thin], "peak": peak,
+                       "peak_t": round(t * 1e6, 1), "cause": cause}
     return out
 
 
@@ -204,5 +208,5 @@ def answer(r: Recorder, path: str, query: dict[str, str]) -> dict[str, Any]:
     if parts[0] == "group" and len(parts) == 2 and numbers: return group(r, numbers[0])
     if parts[0] == "text" and len(parts) == 3 and numbers and parts[2] in TEXTS: return text(r, numbers[0], parts[2])
     if parts[0] == "compare" and len(parts) == 4 and len(numbers) == 3:
-        return compare(r, *numbers, limit=min(number("limit") or GRAPH_NODES, 20_000), focus=number("focus"))
+        return compare(r, numbers[0], numbers[1], numbers[2], limit=min(number("limit") or GRAPH_NODES, 20_000), focus=number("focus"))
     raise UsageError(f"viz: no such page: {path[:80]!r}")

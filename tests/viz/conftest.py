@@ -1,4 +1,5 @@
 """What the VIZ tests share."""
+
 from __future__ import annotations
 
 import sys

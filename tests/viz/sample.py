@@ -1,4 +1,5 @@
 """A record made by hand from UOps: two schedules of a small training step, with passes, texts, times and memory."""
+
 from __future__ import annotations
 
 import random
@@ -15,12 +16,17 @@ f32, i64 = dtypes.float32, dtypes.int64
 
 def at(n: UOp, line: int, file: str = "train.py") -> UOp:
     """The node, with a user line."""
-    if n.site is None: n.site = f"/home/me/{file}:{line}"
+    if n.site is None:
+        n.site = f"/home/me/{file}:{line}"
     return n
 
 
-def param(slot: int, size: int) -> UOp: return UOp(Ops.PARAM, f32, (), ParamArg(slot, "buffer", size))
-def load(buf: UOp, index: UOp) -> UOp: return UOp(Ops.LOAD, f32, (buf, index))
+def param(slot: int, size: int) -> UOp:
+    return UOp(Ops.PARAM, f32, (), ParamArg(slot, "buffer", size))
+
+
+def load(buf: UOp, index: UOp) -> UOp:
+    return UOp(Ops.LOAD, f32, (buf, index))
 
 
 def matmul_ast(m: int = 64, n: int = 128, k: int = 784, line: int = 21) -> UOp:
@@ -35,7 +41,10 @@ def matmul_ast(m: int = 64, n: int = 128, k: int = 784, line: int = 21) -> UOp:
 def softmax_ast(m: int = 64, n: int = 10, line: int = 24) -> UOp:
     """softmax over the last axis: two reductions in one kernel."""
     i, j = UOp.range(0, m), UOp.range(1, n)
-    def x(r: UOp) -> UOp: return load(param(1, m * n), i * n + r)
+
+    def x(r: UOp) -> UOp:
+        return load(param(1, m * n), i * n + r)
+
     r1, r2 = UOp.range(2, n, "REDUCE"), UOp.range(3, n, "REDUCE")
     top = at(UOp(Ops.REDUCE, f32, (x(r1), r1), ReduceArg(Ops.MAX, ())), line)
     total = at(UOp(Ops.REDUCE, f32, (at((x(r2) - top).exp(), line), r2), ReduceArg(Ops.ADD, ())), line)
@@ -54,7 +63,11 @@ def passes(r: Recorder, ast: UOp) -> UOp:
     if last.src[0].arg % 8 == 0:
         high, lane = UOp.range(10, last.src[0].arg // 8), UOp.range(11, 8, "LANE")
         table[last] = high * 8 + lane
-        ends = {n: n.replace(src=tuple(s for s in n.src if s is not last) + (high, lane)) for n in graph.toposort() if n.op is Ops.END and last in n.src}
+        ends = {
+            n: n.replace(src=tuple(s for s in n.src if s is not last) + (high, lane))
+            for n in graph.toposort()
+            if n.op is Ops.END and last in n.src
+        }
         graph = substitute((graph,), ends)[0]
     graph = step(r, "kernel", "tile", graph, table, "split_axis", "threads, vectors and registers would stand idle")
     r.why("tile", "8 lanes by 1: the rows are 512 bytes, one vector load each; 6 of 16 registers in use")
@@ -62,15 +75,28 @@ def passes(r: Recorder, ast: UOp) -> UOp:
     graph = step(r, "kernel", "lower ops", graph, table, "exp_to_exp2", "the target cannot compute some ops itself")
     table = {n: n.replace(src=(n.src[0], n.src[1].src[0] * n.src[1].src[1] + 0)) for n in ()}
     graph = step(r, "kernel", "lower dtypes", graph, table, "", "the target cannot compute in some dtypes itself")
-    table = {n: UOp(Ops.SPECIAL, i64, (), SpecialArg("gidx0", n.src[0].arg)) for n in graph.toposort() if n.op is Ops.RANGE and n.arg.kind == "GLOBAL"}
+    table = {
+        n: UOp(Ops.SPECIAL, i64, (), SpecialArg("gidx0", n.src[0].arg))
+        for n in graph.toposort()
+        if n.op is Ops.RANGE and n.arg.kind == "GLOBAL"
+    }
     ends = {n: n.replace(src=tuple(s for s in n.src if s not in table)) for n in graph.toposort() if n.op is Ops.END}
-    return step(r, "program", "add grid", substitute((graph,), ends)[0], table, "range_to_special", "hardware counts workgroups, it has no loops over them")
+    return step(
+        r,
+        "program",
+        "add grid",
+        substitute((graph,), ends)[0],
+        table,
+        "range_to_special",
+        "hardware counts workgroups, it has no loops over them",
+    )
 
 
 def step(r: Recorder, stage: str, name: str, graph: UOp, table: dict[UOp, UOp], rule: str, why: str) -> UOp:
     for before, after in table.items():
         r.rule(rule, before, after)
-        if after.site is None: after.site = before.site
+        if after.site is None:
+            after.site = before.site
     after = substitute((graph,), table)[0]
     r.pass_(stage, name, graph, after, why=why)
     return after
@@ -96,27 +122,34 @@ def program(name: str = "relu_matmul", n: int = 128) -> Program:
     tail = UOp(Ops.END, dtypes.void, (j,))
     order: dict[UOp, None] = {}
     for part in (g, j, acc, k, left, right, got, added, kept, end, result, positive, store, tail):
-        for u in part.toposort(): order[u] = None
+        for u in part.toposort():
+            order[u] = None
     params = [Param(i, "buffer", p.arg.size, f32) for i, p in enumerate((out, x, w))]
     return Program(name, list(order), params, (64, 1, 1), outs=(0,), ins=(1, 2), flops=2 * 64 * n * 784)
 
 
 def tensor_graph(line: int = 20) -> tuple[UOp, UOp]:
     """relu(x @ w1) @ w2 on the tensor level, before and after the first pass."""
+
     def buf(id: int, *shape: int) -> UOp:
         size = 1
-        for n in shape: size *= n
+        for n in shape:
+            size *= n
         return UOp(Ops.BUFFER, f32, (), BufferArg(id, size, "CPU")).reshape(shape)
+
     def matmul(x: UOp, w: UOp, at_line: int) -> UOp:
         (m, k), n = x.shape, w.shape[1]
-        return at((x.reshape((m, 1, k)).expand((m, n, k)) * w.permute((1, 0)).reshape((1, n, k)).expand((m, n, k))).reduce(Ops.ADD, (2,)), at_line)
+        return at(
+            (x.reshape((m, 1, k)).expand((m, n, k)) * w.permute((1, 0)).reshape((1, n, k)).expand((m, n, k))).reduce(Ops.ADD, (2,)), at_line
+        )
+
     hidden = at(matmul(buf(0, 64, 784), buf(1, 784, 128), line + 1).max(0.0), line + 2)
     logits = UOp(Ops.DETACH, f32, (matmul(hidden, buf(2, 128, 10), line + 3),))
     before = UOp.sink(at(logits + buf(3, 10).broadcast_to((64, 10)), line + 3))
     return before, substitute((before,), {logits: logits.src[0]})[0]
 
 
-SOURCE = '''define void @{name}(ptr noalias %bufs, ptr %vals, i64 %begin, i64 %end) #0 {{
+SOURCE = """define void @{name}(ptr noalias %bufs, ptr %vals, i64 %begin, i64 %end) #0 {{
 entry:
   %p0 = load ptr, ptr %bufs, align 8
   br label %loop
@@ -132,8 +165,8 @@ loop:                                             ; rows
 exit:
   ret void
 }}
-'''
-ASM = '''	.globl	{name}
+"""
+ASM = """	.globl	{name}
 {name}:
 	movq	(%rdi), %rax
 	vbroadcastss	.LCPI0_0(%rip), %ymm0    # 2.0
@@ -145,15 +178,20 @@ ASM = '''	.globl	{name}
 	jne	.LBB0_1
 	vzeroupper
 	retq
-'''
+"""
 
 
 def record(limits: Limits | None = None, repeats: int = 30) -> Recorder:
     """The record of a small training loop; always the same but for the wall clock."""
     r, rng = Recorder("train.py", limits), random.Random(1)
-    kernels = [("relu_matmul_64_128", matmul_ast(), 21, 12_900_000), ("matmul_64_10", matmul_ast(64, 10, 128, 23), 23, 165_000),
-               ("softmax_64_10", softmax_ast(), 24, 12_000), ("mean_loss_64", softmax_ast(64, 16, 25), 25, 900),
-               ("grad_matmul_784_128", matmul_ast(784, 128, 64, 31), 31, 12_900_000), ("sgd_784_128", matmul_ast(8, 16, 32, 33), 33, 200_000)]
+    kernels = [
+        ("relu_matmul_64_128", matmul_ast(), 21, 12_900_000),
+        ("matmul_64_10", matmul_ast(64, 10, 128, 23), 23, 165_000),
+        ("softmax_64_10", softmax_ast(), 24, 12_000),
+        ("mean_loss_64", softmax_ast(64, 16, 25), 25, 900),
+        ("grad_matmul_784_128", matmul_ast(784, 128, 64, 31), 31, 12_900_000),
+        ("sgd_784_128", matmul_ast(8, 16, 32, 33), 33, 200_000),
+    ]
     r.device("CPU", flops=60e9, bandwidth=22e9, cores=2)
     before, after = tensor_graph()
     r.rule("drop_detach", before.src[0].src[0], before.src[0].src[0].src[0])
@@ -163,12 +201,35 @@ def record(limits: Limits | None = None, repeats: int = 30) -> Recorder:
     for name, ast, _, _ in kernels:
         ids.append(r.kernel_begin(name, ast))
         passes(r, ast)
-        r.program(program=program(name), source=SOURCE.format(name=name), ir=SOURCE.format(name=name), asm=lambda name=name: ASM.format(name=name), grid=(64, 1, 1), local=(1, 1, 1))
+        r.program(
+            program=program(name),
+            source=SOURCE.format(name=name),
+            ir=SOURCE.format(name=name),
+            asm=lambda name=name: ASM.format(name=name),
+            grid=(64, 1, 1),
+            local=(1, 1, 1),
+        )
         r.kernel_end(name)
-    reasons = ("it is read by two kernels, and computing it twice would cost 12.9 MFLOP", "an output the user asked for", "a reduction that the next kernel reads 10 times a row")
-    calls = [Call(name, (f"/home/me/train.py:{line}", f"/home/me/nn/layers.py:{line + 40}"), reasons[i % 3],
-                  ("its reduction over 784 would run again for each of the 10 columns of matmul_64_10",) if i == 0 else (), "CPU", (f"f32[{64 * 128}] #{i + 4}",),
-                  (f"f32[{784 * 128}] #{i}", "f32[50176] #3"), 4 * 784 * 128, flops, ids[i]) for i, (name, _, line, flops) in enumerate(kernels)]
+    reasons = (
+        "it is read by two kernels, and computing it twice would cost 12.9 MFLOP",
+        "an output the user asked for",
+        "a reduction that the next kernel reads 10 times a row",
+    )
+    calls = [
+        Call(
+            name,
+            (f"/home/me/train.py:{line}", f"/home/me/nn/layers.py:{line + 40}"),
+            reasons[i % 3],
+            ("its reduction over 784 would run again for each of the 10 columns of matmul_64_10",) if i == 0 else (),
+            "CPU",
+            (f"f32[{64 * 128}] #{i + 4}",),
+            (f"f32[{784 * 128}] #{i}", "f32[50176] #3"),
+            4 * 784 * 128,
+            flops,
+            ids[i],
+        )
+        for i, (name, _, line, flops) in enumerate(kernels)
+    ]
     r.schedule(calls[:4], peak_bytes=123456)
     r.schedule(calls[4:])
     t, used = time.perf_counter(), 3 << 20
@@ -191,8 +252,13 @@ def big_graph(n: int, seed: int = 0) -> UOp:
     """A random graph of about n nodes, deep and wide."""
     rng = random.Random(seed)
     nodes = [load(param(i, 64), UOp.range(i, 64)) for i in range(8)]
-    while len(nodes) < n: nodes.append(rng.choice((Ops.ADD, Ops.MUL, Ops.MAX)) and nodes[-1 - int(rng.random() ** 3 * min(len(nodes), 60))].alu(
-        rng.choice((Ops.ADD, Ops.MUL, Ops.MAX, Ops.SUB)), nodes[-1 - int(rng.random() * min(len(nodes), 30))]))
+    while len(nodes) < n:
+        nodes.append(
+            rng.choice((Ops.ADD, Ops.MUL, Ops.MAX))
+            and nodes[-1 - int(rng.random() ** 3 * min(len(nodes), 60))].alu(
+                rng.choice((Ops.ADD, Ops.MUL, Ops.MAX, Ops.SUB)), nodes[-1 - int(rng.random() * min(len(nodes), 30))]
+            )
+        )
     return UOp.sink(*nodes[-20:])
 
 
@@ -210,4 +276,5 @@ if __name__ == "__main__":
     from pathlib import Path
 
     from glassgrad.viz import file
+
     print(file.save(with_big(record()), Path("/tmp/sample.viz")))

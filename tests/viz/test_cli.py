@@ -1,4 +1,5 @@
 """The command line: the same record for scripts and for a terminal."""
+
 from __future__ import annotations
 
 import json
@@ -53,9 +54,15 @@ def test_json_is_complete(path, capsys):
     assert json.loads(capsys.readouterr().out)["rules"] == {"exp_to_exp2": 2}
 
 
-@pytest.mark.parametrize(("args", "text"), [
-    (["--kernel", "nope"], "no kernel or schedule is named 'nope'"), (["--kernel", "99"], "no kernel or schedule number 99"),
-    (["--kernel", "softmax_64_10", "--pass", "nope"], "has no pass 'nope'"), (["--text", "asm"], "belong to one kernel")])
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--kernel", "nope"], "no kernel or schedule is named 'nope'"),
+        (["--kernel", "99"], "no kernel or schedule number 99"),
+        (["--kernel", "softmax_64_10", "--pass", "nope"], "has no pass 'nope'"),
+        (["--text", "asm"], "belong to one kernel"),
+    ],
+)
 def test_mistakes_are_explained(path, capsys, args, text):
     assert cli.main([path, *args]) == 1
     assert text in capsys.readouterr().err

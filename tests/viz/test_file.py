@@ -1,4 +1,5 @@
 """A record on disk: the same answers, and no trust in what is read."""
+
 from __future__ import annotations
 
 import json
@@ -16,16 +17,22 @@ def test_round_trip_gives_the_same_answers(recorder, tmp_path):
     path = tmp_path / "a" / "x.viz"
     assert file.save(recorder, path) == path.stat().st_size
     again = file.load(path)
-    def plain(x): return json.loads(json.dumps(x, default=repr))
+
+    def plain(x):
+        return json.loads(json.dumps(x, default=repr))
+
     for g in recorder.groups.values():
         before, after = plain(views.group(recorder, g.id)), plain(views.group(again, g.id))
         assert before == after
-        for key in before["texts"]: assert views.text(recorder, g.id, key) == views.text(again, g.id, key)
-        for s in before["steps"]: assert plain(views.compare(recorder, g.id, s["index"], s["index"])) == plain(views.compare(again, g.id, s["index"], s["index"]))
+        for key in before["texts"]:
+            assert views.text(recorder, g.id, key) == views.text(again, g.id, key)
+        for s in before["steps"]:
+            assert plain(views.compare(recorder, g.id, s["index"], s["index"])) == plain(views.compare(again, g.id, s["index"], s["index"]))
     assert plain(views.timeline(recorder)) == plain(views.timeline(again))
     assert plain(views.memory(recorder)) == plain(views.memory(again))
     one, two = plain(views.index(recorder)), plain(views.index(again))
-    for k in ("version", "ended"): del one[k], two[k]
+    for k in ("version", "ended"):
+        del one[k], two[k]
     assert one == two
     assert [p.name for p in path.parent.iterdir()] == ["x.viz"]
 
@@ -40,22 +47,45 @@ def written(recorder, tmp_path, change):
     return path
 
 
-def source_after_itself(d): d["groups"][1]["rows"][3][3] = [3]
-def root_that_is_not_there(d): d["groups"][1]["steps"][0][2] = 10**6
-def negative_root(d): d["groups"][1]["steps"][0][2] = -1
-def no_groups(d): del d["groups"]
-def event_of_text(d): d["events"][0][3] = "soon"
-def group_is_a_number(d): d["groups"][0] = 3
-def call_too_short(d): d["groups"][0]["calls"][0] = ["x"]
+def source_after_itself(d):
+    d["groups"][1]["rows"][3][3] = [3]
 
 
-@pytest.mark.parametrize("change", [source_after_itself, root_that_is_not_there, negative_root, no_groups, event_of_text, group_is_a_number, call_too_short])
+def root_that_is_not_there(d):
+    d["groups"][1]["steps"][0][2] = 10**6
+
+
+def negative_root(d):
+    d["groups"][1]["steps"][0][2] = -1
+
+
+def no_groups(d):
+    del d["groups"]
+
+
+def event_of_text(d):
+    d["events"][0][3] = "soon"
+
+
+def group_is_a_number(d):
+    d["groups"][0] = 3
+
+
+def call_too_short(d):
+    d["groups"][0]["calls"][0] = ["x"]
+
+
+@pytest.mark.parametrize(
+    "change", [source_after_itself, root_that_is_not_there, negative_root, no_groups, event_of_text, group_is_a_number, call_too_short]
+)
 def test_damaged_data_is_a_file_error(recorder, tmp_path, change):
-    with pytest.raises(FileError, match="is damaged"): file.load(written(recorder, tmp_path, change))
+    with pytest.raises(FileError, match="is damaged"):
+        file.load(written(recorder, tmp_path, change))
 
 
 def test_other_formats_are_named(recorder, tmp_path):
-    with pytest.raises(FileError, match="format 1"): file.load(written(recorder, tmp_path, lambda d: d.update({"glassgrad viz": 99})))
+    with pytest.raises(FileError, match="format 1"):
+        file.load(written(recorder, tmp_path, lambda d: d.update({"glassgrad viz": 99})))
 
 
 def test_any_cut_and_any_flipped_byte_is_a_file_error_or_a_record(recorder, tmp_path):
@@ -64,21 +94,25 @@ def test_any_cut_and_any_flipped_byte_is_a_file_error_or_a_record(recorder, tmp_
     whole = path.read_bytes()
     for cut in (0, 1, 2, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(FileError): file.load(path)
+        with pytest.raises(FileError):
+            file.load(path)
     for at in range(0, len(whole), max(len(whole) // 40, 1)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1:])
-        with pytest.raises(FileError): file.load(path)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with pytest.raises(FileError):
+            file.load(path)
 
 
 def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(file, "BYTES_LIMIT", 1 << 20)
     path = tmp_path / "x.viz"
     path.write_bytes(zlib.compress(b" " * (64 << 20)))
-    with pytest.raises(FileError, match="unpacks to more than 1 MiB"): file.load(path)
+    with pytest.raises(FileError, match="unpacks to more than 1 MiB"):
+        file.load(path)
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileError, match="cannot read"): file.load(tmp_path / "none.viz")
+    with pytest.raises(FileError, match="cannot read"):
+        file.load(tmp_path / "none.viz")
 
 
 def test_one_file_of_html_needs_nothing_else_and_cannot_be_broken_out_of(recorder):

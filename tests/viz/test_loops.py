@@ -1,4 +1,5 @@
 """The loop nest of a linear program."""
+
 from __future__ import annotations
 
 import sample
@@ -15,12 +16,15 @@ def in_order(*roots: UOp) -> list[UOp]:
     return list(dict.fromkeys(n for root in roots for n in root.toposort()))
 
 
-def store(buf: UOp, index: UOp, value: UOp, *gate: UOp) -> UOp: return UOp(Ops.STORE, dtypes.void, (buf, index, value, *gate))
+def store(buf: UOp, index: UOp, value: UOp, *gate: UOp) -> UOp:
+    return UOp(Ops.STORE, dtypes.void, (buf, index, value, *gate))
 
 
 def test_reads_like_written_by_hand():
     p = sample.program()
-    assert loops_text(p.uops, p) == """\
+    assert (
+        loops_text(p.uops, p)
+        == """\
 kernel relu_matmul(p0: f32[8192], p1: f32[50176], p2: f32[100352]):
     gidx0 in 64  # workgroups, or chunks shared among threads
     for r0 in range(16):  # LOOP
@@ -30,6 +34,7 @@ kernel relu_matmul(p0: f32[8192], p1: f32[50176], p2: f32[100352]):
             acc0 = fma(p1[gidx0*784 + r1], p2[r1*128 + v0 :+8], acc0)
         p0[gidx0*128 + v0 :+8] = max(acc0, 0)    # /home/me/train.py:22
 """
+    )
 
 
 def test_a_read_before_a_write_gets_a_name():
@@ -52,18 +57,22 @@ def test_gates_parentheses_and_scratch():
     n = UOp(Ops.PARAM, i64, (), ParamArg(2, "value", 1))
     gated = UOp(Ops.LOAD, f32, (param(1, 8), (r + 1) * 2, r < n))
     uops = in_order(s, r, store(s, r - (n - 1), gated * -2.0, r < 3), UOp(Ops.END, dtypes.void, (r,)), UOp(Ops.BARRIER, dtypes.void))
-    assert loops_text(uops) == """\
+    assert (
+        loops_text(uops)
+        == """\
 s1 = shared f32[16]
 for r2 in range(4):  # LOOP
     s1[r2 - (n2 - 1)] = (p1[(r2 + 1)*2] if r2 < n2 else 0)*-2 if r2 < 3
 barrier()
 """
+    )
 
 
 def test_long_expressions_are_split():
     x = load(param(0, 8), UOp.const(i64, 0))
     y = x
-    for i in range(40): y = (y + float(i)) * 1.5
+    for i in range(40):
+        y = (y + float(i)) * 1.5
     text = loops_text(in_order(store(param(1, 8), UOp.const(i64, 0), y)))
     assert len(text.splitlines()) > 3 and max(map(len, text.splitlines())) < 160
 

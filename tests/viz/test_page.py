@@ -1,4 +1,5 @@
 """The page in a real browser: headless Chromium by its DevTools protocol."""
+
 from __future__ import annotations
 
 import browser
@@ -11,7 +12,8 @@ pytestmark = pytest.mark.skipif(browser.find() is None, reason="no chromium: apt
 
 
 @pytest.fixture(scope="module")
-def recorder(): return sample.with_big(sample.record(repeats=5))
+def recorder():
+    return sample.with_big(sample.record(repeats=5))
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,8 @@ def served(recorder):
 
 @pytest.fixture(scope="module")
 def page():
-    with browser.Browser() as b: yield b
+    with browser.Browser() as b:
+        yield b
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +40,8 @@ def quiet(page):
 DRAWN = "document.getElementById('counts')?.dataset.ready === '{}'"
 
 
-def texts(page, selector: str) -> list[str]: return page.run(f"[...document.querySelectorAll({selector!r})].map(e => e.textContent)")
+def texts(page, selector: str) -> list[str]:
+    return page.run(f"[...document.querySelectorAll({selector!r})].map(e => e.textContent)")
 
 
 def test_overview(page, served):
@@ -47,7 +51,10 @@ def test_overview(page, served):
     assert names[:2] == ["relu_matmul_64_128", "matmul_64_10"] and "broken" in names
     assert texts(page, ".row.schedule .name") == ["train.py:21", "train.py:31"]
     assert texts(page, "[role=tab]") == ["Overview", "Why", "Timeline", "Memory"]
-    assert "relu_matmul_64_128" in texts(page, ".slow tr:first-child td:first-child")[0] + texts(page, ".slow tr:nth-child(2) td:first-child")[0]
+    assert (
+        "relu_matmul_64_128"
+        in texts(page, ".slow tr:first-child td:first-child")[0] + texts(page, ".slow tr:nth-child(2) td:first-child")[0]
+    )
 
 
 def test_a_pass_is_drawn(page, served):
@@ -58,7 +65,10 @@ def test_a_pass_is_drawn(page, served):
     assert texts(page, "#inspector summary .mono") == ["exp_to_exp2"]
     assert page.run("views.changes.nodes.filter(n => n.mark === 'new').map(n => n.label.op).sort().join()") == "EXP2,EXP2,MUL,MUL"
     assert page.run("views.changes.nodes.filter(n => n.mark === 'gone').map(n => n.label.op).join()") == "EXP,EXP"
-    ink = page.run("(() => { const c = views.changes.canvas, d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()")
+    ink = page.run(
+        "(() => { const c = views.changes.canvas, d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()"
+    )
     assert ink > 5_000
 
 
@@ -67,14 +77,22 @@ def test_layers_run_downwards_and_boxes_do_not_overlap(page, served):
         page.open(f"{served.url}#k={kernel}&tab=passes&p={step}&view=changes")
         page.until(DRAWN.format(f"{kernel}/{step}/{step}"))
         assert page.run("views.changes.edges.every(e => e.points[0][1] <= e.points[e.points.length - 1][1])")
-        assert page.run("(() => { const n = views.changes.nodes; let hits = 0; for (const a of n) for (const b of n) if (a.id < b.id && "
-                        "Math.abs(a.x - b.x) < (a.w + b.w) / 2 - 1 && Math.abs(a.y - b.y) < (a.h + b.h) / 2 - 1) hits++; return hits; })()") == 0
+        assert (
+            page.run(
+                "(() => { const n = views.changes.nodes; let hits = 0; for (const a of n) for (const b of n) if (a.id < b.id && "
+                "Math.abs(a.x - b.x) < (a.w + b.w) / 2 - 1 && Math.abs(a.y - b.y) < (a.h + b.h) / 2 - 1) hits++; return hits; })()"
+            )
+            == 0
+        )
 
 
 def test_click_on_a_node_and_on_a_rule(page, served):
     page.open(served.url + "#k=3&tab=passes&p=2&view=after")
     page.until(DRAWN.format("3/2/2"))
-    x, y = page.run("(() => { const v = views.after, n = v.nodes.find(n => n.label.op === 'EXP2'), r = v.canvas.getBoundingClientRect(); return [r.x + v.x + n.x * v.scale, r.y + v.y + n.y * v.scale]; })()")
+    x, y = page.run(
+        "(() => { const v = views.after, n = v.nodes.find(n => n.label.op === 'EXP2'), r = v.canvas.getBoundingClientRect();"
+        " return [r.x + v.x + n.x * v.scale, r.y + v.y + n.y * v.scale]; })()"
+    )
     page.click(x, y)
     page.until("document.querySelector('.node-card')")
     card = texts(page, ".node-card")[0]
@@ -138,7 +156,10 @@ def test_a_graph_of_thousands_of_nodes(page, served):
     page.open(served.url + "#k=9&tab=passes&p=0&view=changes")
     page.until(DRAWN.format("9/0/0"), 30)
     assert page.run("views.changes.nodes.length") > 2000
-    frame = page.run("(() => { const v = views.changes, t = performance.now(); for (let i = 0; i < 5; i++) v.paint(); return (performance.now() - t) / 5; })()")
+    frame = page.run(
+        "(() => { const v = views.changes, t = performance.now(); for (let i = 0; i < 5; i++) v.paint();"
+        " return (performance.now() - t) / 5; })()"
+    )
     assert frame < 250, f"a frame took {frame:.0f} ms"
 
 

@@ -1,4 +1,5 @@
 """The recorder: what is kept, what is let go, and what it costs."""
+
 from __future__ import annotations
 
 import gc
@@ -45,7 +46,8 @@ def test_times_and_rates():
     r = Recorder("x")
     k = r.kernel_begin("k")
     r.kernel_end()
-    for i in range(4): r.launch(k, 10 + i, 10 + i + 0.25 * (i + 1), 1 << 30, 10**9)
+    for i in range(4):
+        r.launch(k, 10 + i, 10 + i + 0.25 * (i + 1), 1 << 30, 10**9)
     row = views.index(r)["kernels"][0]
     assert row["runs"] == 4 and row["seconds"] == 2.5 and row["fastest"] == 0.25
     assert row["gflops"] == 4.0
@@ -162,7 +164,8 @@ def test_passes_and_rules_of_one_kernel_are_bounded():
     r.kernel_begin("k")
     x = sample.param(0, 4)
     for i in range(6):
-        for k in range(10): r.rule("r", x, sample.param(k + 1, 4))
+        for k in range(10):
+            r.rule("r", x, sample.param(k + 1, 4))
         r.pass_("kernel", f"p{i}", x, x)
     r.kernel_end()
     detail = views.group(r, 0)
@@ -213,7 +216,8 @@ def test_recording_a_hundred_kernels_of_fifteen_passes_costs_little():
     for i, (a, b) in enumerate(graphs):
         r.kernel_begin(f"k{i}", a)
         for p in range(15):
-            for _ in range(20): r.rule("rule", a, b)
+            for _ in range(20):
+                r.rule("rule", a, b)
             r.pass_("kernel", f"p{p}", a, b)
         r.kernel_end()
     took = time.perf_counter() - start
@@ -222,6 +226,7 @@ def test_recording_a_hundred_kernels_of_fifteen_passes_costs_little():
 
 def test_threads_record_into_their_own_kernels():
     r, barrier = Recorder("x"), threading.Barrier(4)
+
     def work(i: int) -> None:
         ast = sample.matmul_ast(8, 8, 8, 200 + i)
         barrier.wait()
@@ -229,9 +234,14 @@ def test_threads_record_into_their_own_kernels():
             r.kernel_begin(f"t{i}.{k}", ast)
             r.pass_("kernel", f"thread {i}", ast, ast)
             r.kernel_end()
+
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for t in threads: t.start()
-    while any(t.is_alive() for t in threads): views.index(r), r.settle()
-    for t in threads: t.join()
+    for t in threads:
+        t.start()
+    while any(t.is_alive() for t in threads):
+        views.index(r), r.settle()
+    for t in threads:
+        t.join()
     assert len(r.groups) == 80
-    for g in r.groups.values(): assert [s.name for s in g.steps] == [f"thread {g.name[1]}"]
+    for g in r.groups.values():
+        assert [s.name for s in g.steps] == [f"thread {g.name[1]}"]

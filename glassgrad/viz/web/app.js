@@ -371,13 +371,16 @@ function paintView() {
 }
 
 // ---- live ---------------------------------------------------------------------------------------------------------
-let due = false,
+const REST = 1000; // milliseconds between two looks at a running program: looking takes its time too
+let due = null,
+  looked = 0,
   busy = false;
+function refreshSoon() {
+  if (due === null) due = setTimeout(refresh, Math.max(looked + REST - performance.now(), 0));
+}
 async function refresh() {
-  if (busy) {
-    due = true;
-    return;
-  }
+  due = null;
+  if (busy) return refreshSoon();
   busy = true;
   try {
     index = await load("index");
@@ -395,18 +398,17 @@ async function refresh() {
         if (!comparison) showStep();
       } else if (changed && !has(state.tab)) paintView();
     } else if (state.tab === "overview") {
+      const top = $("view").firstChild ? $("view").firstChild.scrollTop : 0;
       paintHead();
       viewOverview();
+      $("view").firstChild.scrollTop = top;
     }
     await refreshCharts(false);
   } catch (error) {
     setLive("lost", "server gone");
   }
   busy = false;
-  if (due) {
-    due = false;
-    setTimeout(refresh, 400);
-  }
+  looked = performance.now();
 }
 
 function setLive(kind, text) {
@@ -430,7 +432,7 @@ function listen() {
   if (inside) return;
   const stream = new EventSource("/api/events");
   stream.onmessage = e => {
-    if (JSON.parse(e.data).version !== index.version) refresh();
+    if (JSON.parse(e.data).version !== index.version) refreshSoon();
   };
   stream.onerror = () => setLive("lost", "server gone");
 }
