@@ -6,14 +6,13 @@ checksum. Entries appear by an atomic rename, so processes may share a folder; a
 from __future__ import annotations
 
 import functools
-import hashlib
+import glob
+import importlib
 import itertools
-import json
 import os
 import struct
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from glassgrad.engine.context import CACHE, CACHE_MB
@@ -25,6 +24,15 @@ TOUCH_SECONDS = 3600                   # a hit refreshes the time of use at most
 PRUNE_TO = 0.8                         # a full cache is emptied to this part of its bound
 SOURCE_FOLDERS = ("uop", "rewrite", "passes", "target", "device", "flow.py", "engine/plan.py", "engine/memory.py", "engine/cache.py")
 _numbers = itertools.count()
+
+
+class _Lazy:
+    """A module of Python, imported at its first use: importing glassgrad stays light."""
+    def __init__(self, name: str) -> None: self.name = name
+    def __getattr__(self, name: str) -> Any: return getattr(importlib.import_module(self.name), name)
+
+
+hashlib, json = _Lazy("hashlib"), _Lazy("json")
 
 
 class Entry(NamedTuple):
@@ -39,15 +47,15 @@ class DiskCache:
     A folder that cannot be written is no error: nothing is kept then.
     """
     def __init__(self, folder: str | os.PathLike, limit_bytes: int) -> None:
-        self.folder, self.limit_bytes = Path(folder), limit_bytes
+        self.folder, self.limit_bytes = os.fspath(folder), limit_bytes
         self.known_bytes: int | None = None  # counted at the first put
 
-    def path(self, key: str) -> Path: return self.folder / key[:2] / key
+    def path(self, key: str) -> str: return os.path.join(self.folder, key[:2], key)
 
     def get(self, key: str) -> Entry | None:
         """The entry named `key`, or None if there is none that is whole."""
         path = self.path(key)
-        try: raw = path.read_bytes()
+        try: raw = _read(path)
         except OSError: return None
         entry = unpack(raw)
         if entry is None:
@@ -61,10 +69,10 @@ class DiskCache:
         raw = pack(meta, list(blobs))
         if len(raw) > self.limit_bytes: return
         path = self.path(key)
-        part = path.with_name(f"{key}.{os.getpid()}.{next(_numbers)}.part")
+        part = f"{path}.{os.getpid()}.{next(_numbers)}.part"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part.write_bytes(raw)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            with open(part, "xb") as file: file.write(raw)
             os.replace(part, path)
         except OSError:
             _remove(part)
@@ -73,11 +81,11 @@ class DiskCache:
         else: self.known_bytes += len(raw)
         if self.known_bytes > self.limit_bytes: self.prune()
 
-    def entries(self) -> list[tuple[float, int, Path]]:
+    def entries(self) -> list[tuple[float, int, str]]:
         """(time of last use, bytes, path) of every entry, and of what writers that died left behind."""
         found = []
-        for path in self.folder.glob("??/*"):
-            try: stat = path.stat()
+        for path in glob.glob(os.path.join(glob.escape(self.folder), "??", "*")):
+            try: stat = os.stat(path)
             except OSError: continue
             found.append((stat.st_mtime, stat.st_size, path))
         return found
@@ -139,14 +147,13 @@ def _open(folder: str, limit_mb: int) -> DiskCache | None:
 @functools.cache
 def source_hash() -> str:
     """The hash of our own source below the engine: another compiler makes other code."""
-    root = Path(__file__).resolve().parent.parent
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     digest = hashlib.sha256()
     for name in SOURCE_FOLDERS:
-        place = root / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            if not path.exists(): continue
-            digest.update(f"{path.relative_to(root)}\0".encode())
-            digest.update(path.read_bytes())
+        place = os.path.join(root, name)
+        for path in sorted(glob.glob(os.path.join(glob.escape(place), "*.py"))) if os.path.isdir(place) else [place]:
+            digest.update(f"{os.path.relpath(path, root)}\0".encode())
+            digest.update(_read(path))
     return digest.hexdigest()
 
 
@@ -168,12 +175,16 @@ def graph_text(g: UOp) -> str:
     return "\n".join(lines)
 
 
-def _touch(path: Path) -> None:
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file: return file.read()
+
+
+def _touch(path: str) -> None:
     try:
-        if time.time() - path.stat().st_mtime > TOUCH_SECONDS: os.utime(path)
+        if time.time() - os.stat(path).st_mtime > TOUCH_SECONDS: os.utime(path)
     except OSError: pass
 
 
-def _remove(path: Path) -> None:
-    try: path.unlink()
+def _remove(path: str) -> None:
+    try: os.unlink(path)
     except OSError: pass

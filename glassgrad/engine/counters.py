@@ -4,35 +4,32 @@ from __future__ import annotations
 from glassgrad.device.device import Device
 
 
-class _Memory(type):
-    """The counters that are asked of the devices."""
+class Counters:
+    """Totals since the last `reset()`: kernels launched, arithmetic operations, bytes moved, seconds (only when kernels are timed)."""
+    __slots__ = ("kernel_count", "global_ops", "global_mem", "time_sum_s", "schedule_count", "compile_count", "cache_hits")
+
+    def __init__(self) -> None:
+        self.kernel_count = self.global_ops = self.global_mem = 0
+        self.time_sum_s = 0.0
+        self.schedule_count = 0    # graphs that no plan cache knew
+        self.compile_count = 0     # programs that no compile cache knew
+        self.cache_hits = 0        # plans found on disk
+
+    def __repr__(self) -> str: return f"GlobalCounters({', '.join(f'{n}={getattr(self, n)}' for n in self.__slots__)}, mem_used={self.mem_used})"
+
     @property
-    def mem_used(cls) -> int:
+    def mem_used(self) -> int:
         """Bytes of live buffers on all devices."""
         return sum(device.memory.used for device in Device.opened())
     @property
-    def mem_peak(cls) -> int:
-        """The most bytes that were in use, per device, added up."""
+    def mem_peak(self) -> int:
+        """The most bytes that were in use since the last reset, per device, added up."""
         return sum(device.memory.peak for device in Device.opened())
 
-
-class GlobalCounters(metaclass=_Memory):
-    """Totals since the last `reset()`: kernels launched, arithmetic operations, bytes moved, seconds (only when kernels are timed).
-
-    `mem_used` and `mem_peak` are no totals: reset only forgets the peak.
-    """
-    kernel_count = 0
-    global_ops = 0
-    global_mem = 0
-    time_sum_s = 0.0
-    schedule_count = 0    # graphs that no plan cache knew
-    compile_count = 0     # programs that no compile cache knew
-    cache_hits = 0        # plans found on disk
-
-    @staticmethod
-    def reset() -> None:
-        """All totals to zero."""
-        c = GlobalCounters
-        c.kernel_count = c.global_ops = c.global_mem = c.schedule_count = c.compile_count = c.cache_hits = 0
-        c.time_sum_s = 0.0
+    def reset(self) -> None:
+        """All totals to zero, and the peak to what is in use."""
+        self.__init__()  # type: ignore[misc]
         for device in Device.opened(): device.memory.peak = device.memory.used
+
+
+GlobalCounters = Counters()

@@ -82,9 +82,9 @@ class Jit:
         if made is None:
             self.unstable += 1
             if self.unstable >= UNSTABLE_CALLS:
-                raise JitError(f"the jitted function {self.name} changes {changed}\n"
+                raise JitError(f"the jitted function {self.name} {changed}\n"
                                "  it did so at this call and at the one before; a replay would not do it again\n"
-                               "  try: keep the state in a Tensor and use assign(), return it, or change it outside the function")
+                               "  try: keep state in a Tensor and use assign(), or return it; draw with Tensor.rand; or do it outside the function")
             return result
         self.unstable = 0
         self.captures.setdefault(key, []).insert(0, made)

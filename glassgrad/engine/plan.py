@@ -75,7 +75,7 @@ class Plan:
         self.memory = _plan_temporaries(self)
         self.flops = sum(self.units[r.unit].flops for r in self.rows)
         self.bytes = sum(self.units[r.unit].bytes for r in self.rows)
-        self.out_facts = [(s.size, s.dtype) for s in self.slots[inputs:inputs + outputs]]
+        self.out_facts = [(s.size, s.dtype, s.nbytes) for s in self.slots[inputs:inputs + outputs]]
         self.replay: Any = None
         self.recorded: int | None = None
         self.name = device.name
@@ -88,11 +88,13 @@ class Plan:
     # ---- running -----------------------------------------------------------------------------------------------------------------
     def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = ()) -> list[Buffer]:
         """Run on these inputs and values; gives the outputs. `sites` are the user lines that asked for each output."""
-        name = self.name
-        outs = [Buffer(name, size, dtype) for size, dtype in self.out_facts]
+        name, alloc, arena = self.name, self.device.alloc, None
         handles = [b.handle for b in ins]
-        handles += [b.handle for b in outs]
-        arena = None
+        outs = []
+        for size, dtype, nbytes in self.out_facts:
+            handle = alloc(nbytes)
+            handles.append(handle)
+            outs.append(Buffer(name, size, dtype, handle=handle))
         if self.memory.peak_bytes:
             arena = Buffer(name, self.memory.peak_bytes, dtypes.uint8)
             handles.append(arena.handle)

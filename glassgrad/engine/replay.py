@@ -49,10 +49,8 @@ class Call:
         elif isinstance(x, dict):
             key.append((kind, tuple(x)))
             for y in x.values(): self.add(y, key)
-        elif isinstance(x, UOp) and x.op is Ops.BIND:
-            self.variables[x.src[0]] = x
-            key.append(x.src[0])
-        elif isinstance(x, (UOp, DType)): key.append(x)
+        elif isinstance(x, (UOp, DType)): self.add_node(x, key)
+        elif kind.__module__ == "glassgrad.tensor.variable" and x.value is not None: self.add_node(x.uop, key)
         elif kind.__module__ == "numpy" and hasattr(x, "tobytes"):
             if x.shape: raise JitError(f"jit: {self.name} was called with a NumPy array {x.shape} of {x.dtype}\n"
                                        "  its values would be constants of the captured code\n  try: pass Tensor(array)")
@@ -60,6 +58,13 @@ class Call:
         else:
             key.append((kind, id(x)))
             self.objects.append(x)
+
+    def add_node(self, x: Any, key: list[Any]) -> None:
+        """A bound variable counts without its value."""
+        if isinstance(x, UOp) and x.op is Ops.BIND:
+            self.variables[x.src[0]] = x
+            x = x.src[0]
+        key.append(x)
 
 
 # ---- how a result is built -----------------------------------------------------------------------------------------------------------
@@ -128,6 +133,7 @@ class Capture:
         self.result: Any = None
         self.world: dict[Any, int | None] = {}           # storages reachable without the arguments -> the argument they are too
         self.shared: set[int] = set()                    # the arguments among these
+        self.numbers: dict[UOp, UOp] = {}                # variables of which the function used the value as a Python number
         self.random: tuple[bool, int, int] | None = None  # (absolute, seed, counter or its increase) after the call, if it changes
         self.fixed: list[tuple[Any, tuple[int, ...], DType]] = []   # storages that are inputs of every replay
 
@@ -141,6 +147,8 @@ class Capture:
         for store, shape, dtype in self.fixed:
             value = store.value
             if value.shape != shape or value.dtype is not dtype: return False
+        for var, bound in self.numbers.items():
+            if call.variables[var] is not bound: return False
         for s in self.sources:
             if s.__class__ is Place and s.get()._storage in call.stores: return False
         return self.watch.change() is None

@@ -6,6 +6,7 @@ if it raises, nothing has happened.
 """
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from glassgrad.engine import realize as engine
 from glassgrad.engine.capture import RandomState
 from glassgrad.engine.replay import Argument, Call, Capture, Constant, Fresh, Nest, ViewOf, describe
 from glassgrad.engine.signature import Signature
-from glassgrad.engine.watch import Place, Watch
+from glassgrad.engine.watch import SIMPLE, Place, Watch
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -35,6 +36,11 @@ class Trace:
     def __init__(self, name: str) -> None:
         self.name, self.thread = name, threading.get_ident()
         self.touched: dict[Any, Touched] = {}
+        self.numbers: dict[UOp, UOp] = {}
+
+    def use_number(self, bound: UOp) -> None:
+        """The value of a variable is used as a Python number: it is a constant of what is captured."""
+        self.numbers[bound.src[0]] = bound
 
     def touch(self, store: Any) -> None:
         """A storage from outside is about to be read or written."""
@@ -52,20 +58,23 @@ class Trace:
         for touched in self.touched.values(): touched.store.value = touched.before
 
 
-def trace(name: str, fn: Callable, roots: list[Any], call: Call, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Capture | None, Place | None]:
-    """Run `fn` once: (its result, the capture, the place outside that it changed in a way no replay can repeat).
+def trace(name: str, fn: Callable, roots: list[Any], call: Call, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Capture | None, str]:
+    """Run `fn` once: (its result, the capture, what it did that no replay can repeat).
 
-    `roots` is where the search for what `fn` reaches begins. With a place there is no capture; the result holds all the same.
+    `roots` is where the search for what `fn` reaches begins. Without a capture the result holds all the same.
     """
     watch = Watch([*roots, *call.objects], capture.tensor_type, describe)
     lazy = dict.fromkeys(t._storage for t in (*call.tensors, *watch.tensors.values()))
     engine.realize(*[s.value for s in lazy if replay.leaf_under(s.value) is None and s.value.size])
     grads = [t.grad for t in call.tensors]
     random = RandomState(capture.random_state.seed, capture.random_state.counter)
+    given, host_random = _leaves((args, kwargs)), _host_random()
     traced = capture.current = Trace(name)
     try:
         result = fn(*args, **kwargs)
         finish = _Finish(traced, call, watch, grads)
+        if _leaves((args, kwargs)) != given: finish.changed = "changes a list or dict it was given"
+        elif _host_random() != host_random: finish.changed = "draws random numbers of Python or NumPy"
         spec = finish.spec(result)
     except BaseException:
         traced.restore()
@@ -77,7 +86,22 @@ def trace(name: str, fn: Callable, roots: list[Any], call: Call, args: tuple, kw
     finally: capture.current = None
     made = finish.capture(random)
     made.result = spec
-    return result, made if finish.changed is None else None, finish.changed
+    return result, None if finish.changed else made, finish.changed
+
+
+def _leaves(x: Any) -> list[Any]:
+    """What the arguments are made of, to see whether the function changed them."""
+    if isinstance(x, SIMPLE): return [x]
+    if isinstance(x, (list, tuple)): return [type(x), len(x), *[y for part in x for y in _leaves(part)]]
+    if isinstance(x, dict): return [type(x), *x, *[y for part in x.values() for y in _leaves(part)]]
+    return [id(x)]
+
+
+def _host_random() -> list[Any]:
+    """How far Python's and NumPy's own random numbers have come, where they are in use."""
+    python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
+    state: Any = numpy.get_state() if numpy is not None else ()
+    return [python.getstate() if python is not None else None, [getattr(x, "tobytes", lambda x=x: x)() for x in state] if isinstance(state, tuple) else str(state)]
 
 
 class _Finish:
@@ -91,7 +115,7 @@ class _Finish:
         self.index = {store: i for i, store in enumerate(traced.touched)}
         self.known: dict[int, Any] = {}
         for i, t in reversed(list(enumerate(call.tensors))): self.known[id(t)] = Argument(i)
-        self.changed: Place | None = None
+        self.changed = ""
         self.places = [(place, self.spec(now)) for place, before, now in watch.changes() if self.is_state(place, before, now)]
         self.grads = [(i, self.spec(t.grad)) for i, (t, g) in enumerate(zip(call.tensors, grads)) if t.grad is not g]
         self.written = [(i, self.root(t.store)) for i, t in enumerate(self.touched) if t.store.value is not t.inside]
@@ -107,7 +131,7 @@ class _Finish:
                 place.box.free[place.index] = describe(before)
                 return True
         elif before is None and isinstance(now, tensor): return True
-        if self.changed is None: self.changed = place
+        self.changed = self.changed or f"changes {place}"
         return False
 
     def root(self, store: Any) -> int:
@@ -155,6 +179,7 @@ class _Finish:
         c.feeds = [leaves.get(b, b) for b in signature.buffers]
         c.values = [n.arg.counter - random.counter if n.op is Ops.KEY and n.arg.seed == random.seed else n for n in signature.values]
         c.shapes = [r.shape for r in self.roots]
+        c.numbers = {var: bound for var, bound in self.traced.numbers.items() if var in self.call.variables}
         c.written, c.places, c.grads = self.written, self.places, self.grads
         c.world = {t._storage: self.call.stores.get(t._storage) for t in self.watch.tensors.values()}
         c.world |= {store: None for store, _, _ in c.fixed}

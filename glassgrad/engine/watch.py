@@ -10,6 +10,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable
+from operator import is_
 from typing import Any, NamedTuple
 
 SIMPLE = (int, float, bool, str, bytes, complex, type(None), type(...))
@@ -27,7 +28,10 @@ class Place(NamedTuple):
         now = self.box.read()
         return now[self.index] if self.index < len(now) else MISSING
     def put(self, value: Any) -> None: self.box.write(self.index, value)
-    def __str__(self) -> str: return f"{self.box.what} {self.box.names[self.index]!r}" if self.box.names else f"{self.box.what} [{self.index}]"
+    def __str__(self) -> str:
+        names, what = self.box.names, self.box.what
+        if self.index >= len(self.box.before): return f"which {what}s there are"
+        return f"{what} {names[self.index]!r}" if names else f"{what} [{self.index}]"
 
 
 class Box:
@@ -45,6 +49,7 @@ class Box:
         now = self.read()
         before = self.before
         if len(now) != len(before): return max(len(now), len(before))
+        if all(map(is_, now, before)): return None
         for i, (a, b) in enumerate(zip(now, before)):
             if a is b: continue
             if i in self.free and describe(a) == self.free[i]: continue
@@ -56,7 +61,10 @@ class Fields(Box):
     """The attributes of an object, or the items of a dict."""
     def read(self) -> list[Any]:
         owner = self.owner
-        return list(owner.values()) if [*owner] == self.names else []
+        return list(owner.values()) if [*owner] == self.names else [*owner.values(), MISSING]    # other keys: another length
+    def differs(self, describe: Callable[[Any], Any]) -> int | None:
+        now = self.owner.values()
+        return None if len(now) == len(self.before) and all(map(is_, now, self.before)) else super().differs(describe)
     def write(self, index: int, value: Any) -> None: self.owner[self.names[index]] = value
 
 

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_every_damaged_byte_is_noticed():
 
 def test_corrupt_entries_are_deleted(disk):
     disk.put("k" * 64, 1, [b"data"])
-    path = disk.path("k" * 64)
+    path = Path(disk.path("k" * 64))
     path.write_bytes(path.read_bytes()[:-1])
     assert disk.get("k" * 64) is None and not path.exists()
 

@@ -55,7 +55,7 @@ def test_damaged_entries_are_made_again(tmp_path):
     with Context(CACHE=str(tmp_path)):
         forget_everything()
         values(two_kernels(array(X)))
-        for _, _, path in cache.disk_cache().entries(): path.write_bytes(path.read_bytes()[:-3])
+        for _, _, path in cache.disk_cache().entries(): os.truncate(path, os.path.getsize(path) - 3)
         forget_everything()
         GlobalCounters.reset()
         np.testing.assert_array_equal(values(two_kernels(array(X))), (2 * X).sum(1, keepdims=True) + X)

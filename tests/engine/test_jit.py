@@ -1,0 +1,469 @@
+"""Jit: what a replay must do, when it must not be used, and what is refused with a name."""
+import functools
+import gc
+import random
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from glassgrad.engine.context import Context
+from glassgrad.engine.jit import Jit, TinyJit, jit
+from glassgrad.tensor.tensor import Tensor
+from glassgrad.uop.errors import JitError
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def eq(t, want): np.testing.assert_allclose(t.numpy(), want, rtol=1e-6)
+def counts(f): return f.traces, f.replays
+
+
+# ---- replay ------------------------------------------------------------------------------------------------------------------------
+def test_runs_python_once():
+    calls = []
+    @jit
+    def f(x, y):
+        calls.clear()          # what it changes outside is back as it was
+        return x * 2 + y
+    x, y = Tensor(X), Tensor(X + 1)
+    for i in range(4): eq(f(x + i, y), (X + i) * 2 + X + 1)
+    assert counts(f) == (1, 3) and TinyJit is jit and isinstance(f, Jit)
+
+
+def test_results_are_fresh():
+    f = jit(lambda x: x + 1)
+    x = Tensor(X)
+    a, b, c = f(x), f(x), f(x)
+    a.assign(a * 0)
+    eq(a, X * 0)
+    eq(b, X + 1)
+    eq(c, X + 1)
+
+
+@pytest.mark.parametrize("build, read", [
+    (lambda a, b: (a, b), lambda r: r), (lambda a, b: [b, a], lambda r: r[::-1]), (lambda a, b: {"a": a, "n": {"b": (b, 3, None)}}, lambda r: (r["a"], r["n"]["b"][0])),
+])
+def test_nested_results(build, read):
+    f = jit(lambda x: build(x + 1, x * 2))
+    for i in range(3):
+        r = f(Tensor(X + i))
+        a, b = read(r)
+        eq(a, X + i + 1)
+        eq(b, (X + i) * 2)
+
+
+def test_results_without_tensors():
+    f = jit(lambda x: (None, 5, "text"))
+    assert [f(Tensor(X)) for _ in range(3)] == [(None, 5, "text")] * 3
+    g = jit(lambda x: None)
+    assert g(Tensor(X)) is None and g(Tensor(X)) is None
+
+
+def test_the_same_tensor_returned_twice_is_one():
+    def f(x):
+        y = x + 1
+        return y, [y], x
+    g = jit(f)
+    for _ in range(3):
+        x = Tensor(X)
+        a, (b,), c = g(x)
+        assert a is b and c is x
+
+
+def test_nested_arguments_and_keywords():
+    f = jit(lambda xs, *, more: xs[0] + xs[1]["k"] * more)
+    for i in range(3): eq(f([Tensor(X), {"k": Tensor(X + i)}], more=Tensor([2.0])), X + (X + i) * 2)
+    assert counts(f) == (1, 2)
+
+
+def test_lazy_constant_and_view_arguments():
+    f = jit(lambda x: x + 1)
+    for i in range(3):
+        eq(f(Tensor(X) * i), X * i + 1)
+        eq(f(Tensor(float(i))), i + 1)
+        eq(f(Tensor(X + i)[1]), X[1] + i + 1)
+        eq(f(Tensor(X + i).T), X.T + i + 1)
+    assert f.traces == 4
+
+
+def test_one_tensor_as_two_arguments():
+    f = jit(lambda x, y: x * 10 + y)
+    x, y = Tensor(X), Tensor(X + 1)
+    for _ in range(2):
+        eq(f(x, x), X * 11)
+        eq(f(x, y), X * 10 + X + 1)
+        eq(f(y, x), (X + 1) * 10 + X)
+    assert f.traces == 2
+
+
+def test_views_returned_are_views():
+    f = jit(lambda x: x.reshape(3, 2))
+    for _ in range(3):
+        x = Tensor(X)
+        v = f(x)
+        x.assign(x + 10)
+        eq(v, (X + 10).reshape(3, 2))
+
+
+def test_nested_jit_is_inlined():
+    inner = jit(lambda x: x * 2)
+    outer = jit(lambda x: inner(x) + inner(x + 1))
+    for i in range(3): eq(outer(Tensor(X + i)), (X + i) * 2 + (X + i + 1) * 2)
+    assert inner.traces == 0 and counts(outer) == (1, 2)
+
+
+def test_jit_off():
+    f = jit(lambda x: x + 1)
+    with Context(JIT=0): eq(f(Tensor(X)), X + 1)
+    assert f.traces == 0
+
+
+def test_realize_inside_asks_for_nothing():
+    f = jit(lambda x: (x + 1).realize() * 2)
+    for i in range(3): eq(f(Tensor(X + i)), (X + i + 1) * 2)
+
+
+# ---- state -------------------------------------------------------------------------------------------------------------------------
+def test_assign_outside_happens_at_each_replay():
+    w = Tensor(np.zeros((2, 3), np.float32))
+    old = w + 0
+    @jit
+    def step(g):
+        w.assign(w - g * 0.5)
+        return w.sum()
+    for i in range(4):
+        eq(step(Tensor(X)), -(i + 1) * 0.5 * X.sum())
+        eq(w, -(i + 1) * 0.5 * X)
+    eq(old, X * 0)
+    assert counts(step) == (1, 3)
+
+
+def test_outside_changes_are_seen():
+    w = Tensor(X)
+    f = jit(lambda x: x + w)
+    eq(f(Tensor(X)), 2 * X)
+    w.assign(w * 10)
+    eq(f(Tensor(X)), 11 * X)
+    w += 1
+    w[0] = 5.0
+    eq(f(Tensor(X)), X + np.array([[5, 5, 5], (X * 10 + 1)[1]]))
+    assert counts(f) == (1, 2)
+
+
+def test_assign_to_an_argument():
+    @jit
+    def f(x, y):
+        x.assign(x + y)
+        return x
+    for i in range(3):
+        x = Tensor(X)
+        assert f(x, Tensor(X + i)) is x
+        eq(x, 2 * X + i)
+
+
+def test_swap_and_aliases():
+    @jit
+    def swap(a, b):
+        t = a + 0
+        a.assign(b + 0)
+        b.assign(t)
+    a, b = Tensor(X), Tensor(X + 1)
+    for i in range(3):
+        swap(a, b)
+        eq(a, X + 1 - i % 2)
+        eq(b, X + i % 2)
+    swap(a, a)
+    eq(a, X + 1)
+
+
+def test_write_through_a_view_argument():
+    @jit
+    def f(v): v.assign(v + 100)
+    for _ in range(3):
+        x = Tensor(X)
+        f(x[0])
+        eq(x, X + [[100], [0]])
+
+
+def test_attributes_set_to_new_tensors_are_state():
+    class Cell:
+        def __init__(self): self.h = Tensor(np.zeros(3, np.float32))
+        def step(self, x):
+            self.h = self.h * 0.5 + x
+            return self.h
+    for_python, for_jit = Cell(), Cell()
+    step = jit(for_jit.step)
+    for i in range(5):
+        want = for_python.step(Tensor(np.full(3, i, np.float32))).numpy()
+        got = step(Tensor(np.full(3, i, np.float32)))
+        eq(got, want)
+        eq(for_jit.h, want)
+    assert step.replays == 4
+
+
+def test_list_items_and_dict_items_are_state():
+    hidden, cache = [Tensor([0.0])], {"k": Tensor([1.0])}
+    @jit
+    def f(x):
+        hidden[0] = hidden[0] + x
+        cache["k"] = cache["k"] * 2
+    for i in range(4):
+        f(Tensor([1.0]))
+        eq(hidden[0], [i + 1])
+        eq(cache["k"], [2.0 ** (i + 1)])
+
+
+def test_gradients_are_written_at_each_replay():
+    w = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    @jit
+    def step(x):
+        w.grad = None
+        loss = (w * x).sum()
+        loss.backward()
+        w.assign(w.detach() - 0.1 * w.grad)
+        return loss
+    value = np.ones((2, 3), np.float32)
+    for i in range(5):
+        eq(step(Tensor(X + i)), (value * (X + i)).sum())
+        value = value - 0.1 * (X + i)
+        eq(w.grad, X + i)
+        eq(w, value)
+    assert step.replays >= 3
+
+
+def test_gradients_accumulate():
+    w = Tensor(np.ones(3, np.float32), requires_grad=True)
+    step = jit(lambda x: [(w * x).sum().backward()])
+    for i in range(5):
+        step(Tensor([1.0, 2.0, 3.0]))
+        eq(w.grad, np.array([1.0, 2.0, 3.0]) * (i + 1))
+    w.grad = None
+    step(Tensor([1.0, 2.0, 3.0]))
+    eq(w.grad, [1.0, 2.0, 3.0])
+
+
+def test_random_numbers_are_new_at_each_replay_and_the_same_as_without_jit():
+    f = lambda x: (Tensor.rand(2, 3) + x, Tensor.rand(4))
+    g = jit(f)
+    x = Tensor(np.zeros((2, 3), np.float32))
+    def run(fn):
+        Tensor.manual_seed(3)
+        return [t.numpy() for _ in range(4) for t in fn(x)] + [Tensor.rand(2).numpy()]
+    want = run(f)
+    for got in (run(g), run(g)):
+        for a, b in zip(got, want): np.testing.assert_array_equal(a, b)
+    assert len({a.tobytes() for a in want}) == len(want)
+
+
+def test_an_exception_undoes_everything():
+    w = Tensor(X)
+    @jit
+    def f(x, fail):
+        w.assign(w + x)
+        if fail: raise KeyError("stop")
+        return w
+    with pytest.raises(KeyError): f(Tensor(X), True)
+    eq(w, X)
+    f(Tensor(X), False)
+    eq(w, 2 * X)
+
+
+# ---- when a capture does not hold ----------------------------------------------------------------------------------------------------
+def test_python_values_shapes_and_types_are_part_of_the_key():
+    f = jit(lambda x, k=1.0: x * k)
+    eq(f(Tensor(X)), X)
+    eq(f(Tensor(X), 2.0), X * 2)
+    eq(f(Tensor(X), k=3.0), X * 3)
+    eq(f(Tensor(X[0]), 2.0), X[0] * 2)
+    eq(f(Tensor(X.astype(np.float64)), 2.0), X * 2)
+    assert f.traces == 5
+    signs = [np.signbit(f(Tensor(X), k).numpy()).any() for k in (-0.0, 0.0)]
+    assert signs == [True, False]
+
+
+def test_closures_are_watched():
+    scale = 2.0
+    f = jit(lambda x: x * scale)
+    eq(f(Tensor(X)), X * 2)
+    scale = 3.0
+    eq(f(Tensor(X)), X * 3)
+    scale = 2.0
+    eq(f(Tensor(X)), X * 2)
+    assert counts(f) == (2, 1)
+
+
+OFFSET = 1.0
+def helper(x): return x + OFFSET
+def test_globals_of_functions_it_calls_are_watched():
+    global OFFSET
+    f = jit(lambda x: helper(x))
+    eq(f(Tensor(X)), X + 1)
+    OFFSET = 5.0
+    eq(f(Tensor(X)), X + 5)
+    OFFSET = 1.0
+    eq(f(Tensor(X)), X + 1)
+
+
+def test_attributes_lists_and_small_arrays_are_watched():
+    class Model:
+        rate = 1.0
+        def __init__(self): self.k, self.parts, self.table = 1.0, [1.0, {"z": 1.0}], np.ones(3, np.float32)
+        def __call__(self, x): return x * self.k * self.rate * self.parts[0] * self.parts[1]["z"] * float(self.table[0])
+    m = Model()
+    f = jit(m)
+    eq(f(Tensor(X)), X)
+    m.k = 2.0
+    eq(f(Tensor(X)), X * 2)
+    m.parts[1]["z"] = 3.0
+    eq(f(Tensor(X)), X * 6)
+    m.table[0] = 5.0
+    eq(f(Tensor(X)), X * 30)
+    Model.rate = 7.0
+    eq(f(Tensor(X)), X * 210)
+    f.reset()
+    assert not f.captured
+
+
+def test_a_tensor_replaced_by_another_is_seen():
+    class Model:
+        def __init__(self): self.w = Tensor(X)
+    m = Model()
+    f = jit(lambda x: x + m.w)
+    eq(f(Tensor(X)), 2 * X)
+    m.w = Tensor(X * 10)
+    eq(f(Tensor(X)), 11 * X)
+
+
+def test_training_flag():
+    f = jit(lambda x: x * (2.0 if Tensor.training else 1.0))
+    eq(f(Tensor(X)), X)
+    with Tensor.train(): eq(f(Tensor(X)), X * 2)
+    eq(f(Tensor(X)), X)
+    assert counts(f) == (2, 1)
+
+
+def test_an_argument_that_is_reachable_otherwise_too():
+    w = Tensor(X)
+    f = jit(lambda x: x * 10 + w)
+    other = Tensor(X + 1)
+    for _ in range(2):
+        eq(f(w), X * 11)
+        eq(f(other), (X + 1) * 10 + X)
+
+
+def test_methods_have_captures_for_each_instance():
+    class Net:
+        def __init__(self, k): self.w = Tensor(np.full(3, k, np.float32))
+        @jit
+        def __call__(self, x): return x + self.w
+        @TinyJit
+        def twice(self, x): return x * 2
+    a, b = Net(1), Net(2)
+    for _ in range(3):
+        eq(a(Tensor(X)), X + 1)
+        eq(b(Tensor(X)), X + 2)
+        eq(a.twice(Tensor(X)), X * 2)
+    assert a.twice is a.twice and a.twice is not b.twice
+    ref = weakref.ref(a)
+    del a
+    gc.collect()
+    assert ref() is None
+
+
+def test_captures_are_bounded():
+    f = jit(lambda x, k: x + k)
+    for k in range(80): f(Tensor([1.0]), k)
+    assert sum(map(len, f.captures.values())) == 64
+
+
+# ---- refused -----------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("what, read", [("item()", lambda x: x.sum().item()), ("numpy()", lambda x: x.numpy()), ("", lambda x: x.tolist()),
+                                        ("", lambda x: bool(x.sum())), ("", lambda x: float(x.sum()))])
+def test_values_cannot_be_read_inside(what, read):
+    @jit
+    def reader(x):
+        read(x + 1)
+        return x
+    with pytest.raises(JitError) as error: reader(Tensor(X))
+    assert what in str(error.value) and "reader" in str(error.value) and "try: return the tensor" in str(error.value)
+    eq(Tensor(X) + 1, X + 1)          # nothing is left behind
+
+
+def test_printing_inside_shows_no_values(capsys):
+    f = jit(lambda x: print(x + 1))
+    f(Tensor(X))
+    assert "not realized" in capsys.readouterr().out
+
+
+def test_numpy_arguments_are_refused():
+    with pytest.raises(JitError, match=r"called with a NumPy array \(2, 3\) of float32[\s\S]*try: pass Tensor"): jit(lambda x: Tensor(x))(X)
+
+
+def test_python_state_may_change_once_but_not_always():
+    class Lazy:
+        table, calls = None, 0
+        def get(self, x):
+            if self.table is None: self.table = Tensor(X) * 2
+            return x + self.table
+        def count(self, x):
+            self.calls += 1
+            return x + self.calls
+    m = Lazy()
+    f = jit(m.get)
+    for _ in range(4): eq(f(Tensor(X)), X * 3)
+    assert counts(f) == (2, 2)
+    g = jit(m.count)
+    eq(g(Tensor(X)), X + 1)
+    with pytest.raises(JitError, match="count changes Lazy's attribute 'calls'[\\s\\S]*assign"): g(Tensor(X))
+
+
+@pytest.mark.parametrize("change, said", [(lambda xs: xs.append(1), "a list or dict it was given"), (lambda xs: random.random(), "random numbers of Python"),
+                                          (lambda xs: np.random.rand(), "random numbers of Python")])
+def test_effects_that_a_replay_would_not_repeat(change, said):
+    def f(xs):
+        change(xs)
+        return xs[0] + 1
+    g = jit(f)
+    eq(g([Tensor(X)]), X + 1)
+    with pytest.raises(JitError, match=said): g([Tensor(X)])
+
+
+def test_only_functions():
+    with pytest.raises(JitError, match="jit of a int"): jit(3)
+
+
+# ---- cost --------------------------------------------------------------------------------------------------------------------------
+def test_a_small_replay_is_cheap():
+    f = jit(lambda x, y: x + y)
+    x, y = Tensor(np.ones((4, 4), np.float32)), Tensor(np.ones((4, 4), np.float32))
+    f(x, y)
+    def once():
+        start = time.process_time()
+        for _ in range(100): f(x, y)
+        return (time.process_time() - start) / 100
+    assert min(once() for _ in range(30)) < 60e-6     # 20 us on a quiet machine
+
+
+def test_memory_is_steady():
+    from glassgrad.engine.counters import GlobalCounters
+    w = Tensor(np.zeros(1000, np.float32))
+    @jit
+    def step(x):
+        w.assign(w + x)
+        return w * 2
+    x = Tensor(np.ones(1000, np.float32))
+    step(x), step(x)
+    gc.collect()
+    before = GlobalCounters.mem_used
+    for _ in range(20): step(x)
+    gc.collect()
+    assert GlobalCounters.mem_used == before
+
+
+def test_partial_and_cached_functions():
+    @functools.cache
+    def table(n): return Tensor(np.arange(n, dtype=np.float32))
+    f = jit(functools.partial(lambda k, x: x + table(3) * k, 2.0))
+    for _ in range(3): eq(f(Tensor(X)), X + np.arange(3) * 2)
