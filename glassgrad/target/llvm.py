@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 from glassgrad.target.program import Program
@@ -55,8 +54,7 @@ def render(program: Program, target: Target) -> str:
 
 
 # ---- types and constants ---------------------------------------------------------------------------------------------------------
-@cache
-def _hex_float(x: float) -> str:
+def _hex_float(x: float) -> str:      # not cached by x: 0.0 == -0.0
     return f"0x{struct.unpack('<Q', struct.pack('<d', x))[0]:016X}" if x == x else "0x7FF8000000000000"
 
 
