@@ -152,16 +152,18 @@ def instance(p: Pat, d: DType, holes: dict[str, UOp], rng: random.Random, near: 
     return src[0].alu(op, *src[1:])
 
 
-def check_rule(rule: Rule, tries: int = 60, seed: int = 0) -> int:
+def check_rule(rule: Rule, tries: int = 150, enough: int = 10, seed: int = 0) -> int:
     """Build nodes that the rule finds, fire the compiled rule alone, compare. Returns how often it fired.
 
-    For 8-bit operands every value of every hole is tried, for the others edges and random ones.
+    At most `tries` nodes a dtype, fewer once it fired `enough` times. For 8-bit operands every value of every hole is tried, for the others edges and random ones.
     """
     rng, values = random.Random(f"{rule.name} {seed}"), np.random.default_rng(seed)
     alone = RuleSet("alone", [rule])
     fired = 0
     for d in dtypes_of(rule):
+        before = fired
         for _ in range(tries):
+            if fired == before + enough: break
             n = instance(rule.find, d, {}, rng)
             if not computable(n): continue
             match = alone.table[n.op]
