@@ -1,8 +1,8 @@
 """The PYTHON device: what a program means, in NumPy. All threads of all workgroups go through it in lock step.
 
 A value is an array over the threads (length 1 where all agree), with one more axis for the lanes of a vector. Shared memory is
-one row a workgroup, private memory one row a thread. A barrier has nothing to do. Reading or writing outside a buffer is an error
-that names kernel, buffer and index: this device proves the bounds of every program it runs.
+one row a workgroup, private memory one row a thread. Two things are errors here that no hardware reports: an access outside a buffer,
+and shared memory that two threads use, one of them writing, with no barrier between. So this device proves every program it runs.
 """
 from __future__ import annotations
 
@@ -33,10 +33,34 @@ class State:
         in_group = math.prod(local)
         self.groups, self.threads = groups, groups * in_group
         self.group = np.repeat(np.arange(groups), in_group)
+        self.thread = np.tile(np.arange(in_group), groups)
+        self.guards: dict[int, Guard] = {}
         self.special: dict[str, Array] = {}
-        for letter, index, sizes in (("g", self.group + first, grid), ("l", np.tile(np.arange(in_group), groups), local)):
+        for letter, index, sizes in (("g", self.group + first, grid), ("l", self.thread, local)):
             for i, size in enumerate(sizes):
                 self.special[f"{letter}idx{i}"], index = index % size, index // size
+
+
+class Guard:
+    """Which threads read and wrote each element of shared memory since the last barrier: the least and the largest of them."""
+    def __init__(self, name: str, shape: tuple[int, int]) -> None:
+        self.name, self.shape = name, shape
+        self.clear()
+
+    def clear(self) -> None:
+        """A barrier: all that happened is visible to all."""
+        self.first = {True: np.full(self.shape, 1 << 30, "int32"), False: np.full(self.shape, 1 << 30, "int32")}
+        self.last = {True: np.full(self.shape, -1, "int32"), False: np.full(self.shape, -1, "int32")}
+
+    def use(self, place: tuple[Array, Array], thread: Array, writes: bool) -> None:
+        """errors:  CompilerBug if another thread wrote what is read, or read what is written"""
+        others = (self.first[not writes][place] < thread) | (self.last[not writes][place] > thread)
+        if others.any():
+            at = int(np.argmax(others.reshape(-1)))
+            who, index, deeds = thread.reshape(-1)[at], place[1].reshape(-1)[at], ("written", "read") if writes else ("read", "written")
+            raise CompilerBug(f"{self.name}[{index}] is {deeds[0]} by thread {who} and {deeds[1]} by another with no barrier between")
+        np.minimum.at(self.first[writes], place, thread)
+        np.maximum.at(self.last[writes], place, thread)
 
 
 class Interpreter:
@@ -115,7 +139,7 @@ class Interpreter:
     # ---- one closure a node ------------------------------------------------------------------------------------------------------
     def _step(self, u: UOp) -> Step:
         if u.op.is_alu: return self._alu_step(u)
-        if u.op in (Ops.RANGE, Ops.END, Ops.BARRIER): return lambda s: None
+        if u.op in (Ops.RANGE, Ops.END): return lambda s: None
         make = getattr(self, f"_{u.op.name.lower()}_step", None)
         if make is None: raise CompilerBug(f"{self.program.name}: {u.op} cannot stand in a program (PYTHON)")
         return make(u)
@@ -155,10 +179,16 @@ class Interpreter:
     def _scratch_step(self, u: UOp) -> Step:
         out, row = self.number[u], u.arg.size * u.dtype.itemsize
         def step(s: State) -> None:
-            s.memory[out] = np.full((s.groups if u.arg.space == "shared" else s.threads, row), UNWRITTEN, "uint8")
+            rows = s.groups if u.arg.space == "shared" else s.threads
+            s.memory[out] = np.full((rows, row), UNWRITTEN, "uint8")
+            if u.arg.space == "shared": s.guards[out] = Guard(f"{self.program.name}: shared scratch {u.arg.id}", (rows, u.arg.size))
         return step
 
     def _after_step(self, u: UOp) -> Step: return lambda s: None
+    def _barrier_step(self, u: UOp) -> Step:
+        def step(s: State) -> None:
+            for guard in s.guards.values(): guard.clear()
+        return step
 
     def _splat_step(self, u: UOp) -> Step:
         out, src, lanes = self.number[u], self.number[u.src[0]], u.dtype.lanes
@@ -211,7 +241,10 @@ class Interpreter:
             memory = s.memory[self.number[buf]].view(raw_name)
             if memory.size == 0: raw = np.zeros(index.shape, raw_name)
             elif buf.op is Ops.PARAM: raw = memory[index]
-            else: raw = memory[_row(s, shared, index.ndim), index]
+            else:
+                rows = _row(s, shared, index.ndim)
+                raw = memory[rows, index]
+                if shared: self._guard(s, buf, (rows, index), gate, False)
             value = from_storage(u.dtype.scalar, raw)
             s.regs[out] = value if gate is None else np.where(gate, value, np.zeros((), value.dtype))
         return step
@@ -228,7 +261,14 @@ class Interpreter:
             rows = np.zeros((1,) * index.ndim, "int64") if buf.op is Ops.PARAM else _row(s, shared, index.ndim)
             index, raw, gate, rows = np.broadcast_arrays(index, raw, np.True_ if gate is None else gate, rows)
             memory[index[gate] if buf.op is Ops.PARAM else (rows[gate], index[gate])] = raw[gate]
+            if shared: self._guard(s, buf, (rows, index), gate, True)
         return step
+
+    def _guard(self, s: State, buf: UOp, place: tuple[Array, Array], gate: Array | None, writes: bool) -> None:
+        """Tell the guard of shared memory who uses what."""
+        thread = s.thread if place[1].ndim == 1 else s.thread[:, None]
+        rows, index, thread, gate = np.broadcast_arrays(*place, thread, np.True_ if gate is None else gate)
+        s.guards[self.number[buf]].use((rows[gate], index[gate]), thread[gate], writes)
 
     def _place(self, u: UOp, index: UOp, gate: UOp | None, lanes: int) -> Callable[[State], tuple[Array, Array]]:
         """A function that gives the element numbers of an access, proved to lie inside, and its gate or None."""

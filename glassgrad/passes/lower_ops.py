@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glassgrad.passes.transcend import transcend
+from glassgrad.passes.transcend import FUNCTIONS, transcend
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import TABLE, dtypes
 from glassgrad.uop.errors import CompilerBug
@@ -20,6 +20,8 @@ from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp, toposort
 
 KEPT = (Ops.CAST, Ops.BITCAST, Ops.WHERE)                      # every target has them
+PLAIN = frozenset((Ops.ADD, Ops.SUB, Ops.MUL, Ops.FDIV, Ops.NEG, Ops.AND, Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR, Ops.CMPLT, Ops.CMPLE,
+                   Ops.CMPEQ, Ops.CMPNE))                      # what passes/transcend.py writes, besides KEPT and MULACC
 
 
 def lower_ops(graph: UOp, target: Target) -> UOp:
@@ -33,7 +35,8 @@ def lower_op(node: UOp, target: Target) -> UOp | None:
     errors:  CompilerBug if the op is missing and nobody can decompose it
     """
     made = _decompose(node, target)
-    return None if made is None else _lower(made, target, {s: s for s in node.src})
+    if made is None or (node.op in FUNCTIONS and target.ops >= PLAIN and node.op.decomp is None): return made  # nothing left to lower
+    return _lower(made, target, {s: s for s in node.src})
 
 
 def _lower(root: UOp, target: Target, memo: dict[UOp, UOp]) -> UOp:

@@ -72,7 +72,8 @@ def transcend(node: UOp, target: Target) -> UOp | None:
     make = FUNCTIONS.get(node.op)
     if make is None or not node.dtype.is_float: return None
     wide = compute_dtype(node.dtype)
-    return make(Arithmetic(wide, target.fma), *[x.cast(wide) for x in node.src]).cast(node.dtype)
+    fma = target.fma and Ops.MULACC in target.ops
+    return make(Arithmetic(wide, fma), *[x.cast(wide) for x in node.src]).cast(node.dtype)
 
 
 class Arithmetic:

@@ -99,6 +99,18 @@ def test_shared_memory_turns_a_row_around():
     np.testing.assert_array_equal(z, x.reshape(-1, local)[:, ::-1].reshape(-1))
 
 
+@pytest.mark.parametrize("read_first", [False, True])
+def test_a_missing_barrier_is_named(read_first):
+    t = special("lidx0", 8)
+    tile = UOp(Ops.SCRATCH, dtypes.int32, (), ScratchArg(0, 8, "shared"))
+    put = store(tile, t, t.cast(dtypes.int32))
+    back = load(UOp(Ops.AFTER, dtypes.int32, (tile,) if read_first else (tile, put)), i64(7) - t)
+    out = store(param(0, 8, dtypes.int32), t, back)
+    uops = toposort([out, put] if read_first else [out])
+    with pytest.raises(CompilerBug, match=r"shared scratch 0\[\d\] is (read|written) by thread \d and (read|written) by another with no barrier"):
+        run(uops, [np.zeros(8, "int32")], local=(8, 1, 1))
+
+
 def test_value_params_gates_and_padding():
     n = 10
     g, shift = special("gidx0", n), UOp(Ops.PARAM, I, (), ParamArg(2, "value", 1))
