@@ -32,7 +32,7 @@ def nested(x: Pat, y: Pat, a: Const, b: Const):
     yield "div_zero",          x // 0,               Value("0")
     yield "mod_zero",          x % 0,                x
     yield "div_div",           (x // a) // b,        x // (a * b),             (a > 0) & (b > 0) & in_range(a * b, x)
-    yield "div_div_tiny",      (x // a) // b,        Value("0"),               (a > 0) & (b > 0) & ~in_range(a * b, x)
+    yield "div_div_tiny",      (x // a) // b,        Value("0"),               (a > 0) & (b > 0) & ~in_range(a * b, x) & ~in_range(-(a * b), x)
     yield "mod_mod",           (x % a) % b,          x % b,                    (a > 0) & (b > 0) & (a % b == 0)
     yield "div_of_mod",        (x % a) // b,         (x // b) % (a // b),      (a > 0) & (b > 0) & (a % b == 0)
     yield "mul_div_exact",     (x * y) // y,         x,                        _no_wrap(x, y)

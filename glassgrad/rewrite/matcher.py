@@ -21,16 +21,21 @@ from glassgrad.uop.uop import UOp
 DOMAIN_TESTS = {"int": 'kind in INTS', "bool": 'kind == "bool"', "float": 'kind == "float"'}
 
 
+_compiled: dict[tuple, Callable[[UOp], Any]] = {}       # (op, its rules) -> function: sets that share rules share code
+
+
 def compile_rules(rules: list[Any], op: Op) -> Callable[[UOp], Any] | None:
     """The function for nodes of `op`, or None if no rule finds them."""
-    code = Code(op)
-    tree: dict = {}
-    count = 0
-    for rule in rules:
-        for form in _forms(rule.find, op):
-            code.add(tree, rule, form)
-            count += 1
-    return code.finish(tree) if count else None
+    mine = tuple([r for r in rules if _finds(r.find, op)])
+    if not mine: return None
+    key = (op, *map(id, mine))
+    if key not in _compiled:
+        code = Code(op)
+        tree: dict = {}
+        for rule in mine:
+            for form in _orders(Pat(rule.find.name, (op,), rule.find.src, rule.find.arg, rule.find.dtype)): code.add(tree, rule, form)
+        _compiled[key] = code.finish(tree, mine)
+    return _compiled[key]
 
 
 def in_range(value: int, n: UOp) -> bool:
@@ -44,15 +49,15 @@ def bool_of(d: DType) -> DType:
     return dtypes.bool if d.lanes == 1 else dtypes.bool.vec(d.lanes)
 
 
-# ---- which concrete shapes a pattern stands for ----------------------------------------------------------------------------------
-def _forms(find: Pat, op: Op) -> Iterator[Pat]:
-    """The pattern with root `op` and, for commutative ops, the sources in every order that makes a difference."""
-    if find.ops != ALU and op not in find.ops: return
-    if find.ops == ALU and (not op.is_alu or (find.src is not None and op.arity != len(find.src))): return
-    yield from _orders(Pat(find.name, (op,), find.src, find.arg, find.dtype))
+# ---- what a pattern stands for -----------------------------------------------------------------------------------------------------
+def _finds(find: Pat, op: Op) -> bool:
+    """Can the root of the pattern be `op`?"""
+    if find.ops == ALU: return op.is_alu and (find.src is None or op.arity == len(find.src))
+    return op in find.ops
 
 
 def _orders(p: Pat) -> Iterator[Pat]:
+    """The pattern with the sources of commutative ops in every order that makes a difference."""
     if p.ops is None or p.src is None:
         yield p
         return
@@ -133,7 +138,7 @@ class Code:
         if isinstance(rule.give, Pat):
             free = {p.name for p in walk(rule.give) if p.name} - set(holes)
             if free: raise UsageError(f"rule {rule.name}: gives {', '.join(sorted(free))}, which it does not find")
-            result = self._build(rule.give, places, f"{'n' if self.op.out != 'bool' else 'n'}.dtype")
+            result = self._build(rule.give, places, "n.dtype")
             done = f"return {result}, {rule.name!r}"
             return [done] if rule.only_if is None else [f"if {rule.only_if.code.format(**places)}: {done}"]
         fn = self.name_of(rule.give, rule.name)
@@ -157,8 +162,9 @@ class Code:
         out = f"bool_of({operand})" if op.out == "bool" else operand
         return f"UOp({self.name_of(op, '')}, {out}, ({', '.join(built)},))"
 
-    def finish(self, tree: dict) -> Callable[[UOp], Any]:
-        """Write the tree down as nested ifs and compile it."""
+    def finish(self, tree: dict, rules: tuple) -> Callable[[UOp], Any]:
+        """Write the tree down as nested ifs and compile it. The function keeps its rules alive: their ids stand for them."""
+        self.names["rules"] = rules
         self._emit(tree, 1, {"n"})
         source = "\n".join(["def match(n):", *self.lines, "    return None", ""])
         file = f"<rules for {self.op} {next(_serial)}>"

@@ -1,11 +1,12 @@
 """What the rule tests share: values of a graph by NumPy, random graphs, and the check of one rule on random operands."""
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
 import numpy as np
-from glassgrad.rewrite.pattern import ALU, Const, Pat, Value
+from glassgrad.rewrite.pattern import ALU, Const, Pat, Value, walk
 from glassgrad.rewrite.rules import Rule, RuleSet
 from glassgrad.uop import forms
 from glassgrad.uop.dtype import DType, dtypes
@@ -171,6 +172,27 @@ def check_rule(rule: Rule, tries: int = 150, enough: int = 10, seed: int = 0) ->
             if hit is None: continue
             fired += 1
             assert hit[1] == rule.name
+            check_equal(n, hit[0], values, f"rule {rule.name} on {d.name}")
+    return fired
+
+
+CONSTANTS = (0, 1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 32, 64, 100, 127, -128, -127, -64, -16, -5, -3, -2, -1)
+
+
+def check_constants(rule: Rule) -> int:
+    """The rule with every pair of these constants, and every value of its other holes, in 8 bits."""
+    names = sorted({p.name for p in walk(rule.find) if isinstance(p, Const)})
+    alone, values, fired = RuleSet("alone", [rule]), np.random.default_rng(0), 0
+    for d in (dtypes.int8, dtypes.uint8):
+        for numbers in itertools.product(CONSTANTS, repeat=len(names)):
+            holes = {name: UOp.const(d, v) for name, v in zip(names, numbers)}
+            for p in walk(rule.find):
+                if p.ops is None and not isinstance(p, Value): holes[p.name] = UOp(Ops.VAR, d, (), VarArg(p.name, int(d.min), int(d.max)))
+            n = instance(rule.find, d, holes, random.Random(0))
+            if not computable(n): continue
+            hit = alone.table[n.op](n)
+            if hit is None: continue
+            fired += 1
             check_equal(n, hit[0], values, f"rule {rule.name} on {d.name}")
     return fired
 

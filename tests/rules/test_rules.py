@@ -8,7 +8,7 @@ import pytest
 import rule_checks as rc
 from glassgrad.passes import algebra, bool_float, divmod
 from glassgrad.rewrite.driver import rewrite
-from glassgrad.rewrite.pattern import Const, Pat, Value, lo, op
+from glassgrad.rewrite.pattern import Const, Pat, Value, lo, op, walk
 from glassgrad.rewrite.rules import RuleSet
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.ops import BufferArg, Ops
@@ -41,6 +41,12 @@ def test_docstring_example_needs_the_rule(rule):
 def test_values(rule):
     fired = rc.check_rule(rule)
     assert fired or rule.name in NEEDS_SHAPED_OPERANDS, f"{rule.name} never fired on random operands"
+
+
+@pytest.mark.parametrize("rule", [r for r in BY_VALUE if "int" in r.domain.split() and any(isinstance(p, Const) for p in walk(r.find))],
+                         ids=lambda r: r.name)
+def test_constants(rule):
+    rc.check_constants(rule)
 
 
 # rules whose operands are sums, products or comparisons, not holes: the fuzz below and the proofs fire them
