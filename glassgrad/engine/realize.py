@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from glassgrad.device.buffer import Buffer
 from glassgrad.device.device import Device
@@ -141,8 +142,12 @@ def _forget_old_recipes() -> None:
     for key in order[:len(order) // 4]: del _recipes[key]
 
 
-def _follow_default(name: str, value: object) -> None:
-    if name == "DEV": Device.DEFAULT = value  # type: ignore[assignment]
+def _follow(name: str, value: Any) -> None:
+    """Variables that devices look at when they are opened, changed later."""
+    if name == "DEV": Device.DEFAULT = value
+    if name == "THREADS":
+        for device in Device.opened():
+            if hasattr(device, "set_threads"): device.set_threads(value)
 
 
-on_change.append(_follow_default)
+on_change.append(_follow)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from glassgrad.device.device import Device
 from glassgrad.engine import capture
 from glassgrad.engine import realize as engine
 from glassgrad.engine.recipe import Recipe
@@ -39,7 +40,8 @@ class Call:
             store = x._storage
             self.tensors.append(x)
             value, grad = store.value, x.grad
-            key.append((self.stores.setdefault(store, len(self.tensors) - 1), value.shape, value.dtype, store.device, x._chain, x._requires_grad, grad is None))
+            key.append((self.stores.setdefault(store, len(self.tensors) - 1), value.shape, value.dtype, store.device or Device.DEFAULT,
+                        x._chain, x._requires_grad, grad is None))
             if grad is not None: self.add(grad, key)
         elif kind is float: key.append((float, x.hex()))
         elif isinstance(x, SIMPLE): key.append((kind, x))
@@ -213,5 +215,5 @@ def describe(x: Any) -> Any:
     """What must be alike in two tensors for one to stand in for the other."""
     if not isinstance(x, capture.tensor_type): return MISSING
     value = x._storage.value
-    return value.shape, value.dtype, x._storage.device, x._chain, x._requires_grad
+    return value.shape, value.dtype, x._storage.device or Device.DEFAULT, x._chain, x._requires_grad
 

@@ -30,6 +30,7 @@ class Place(NamedTuple):
     def put(self, value: Any) -> None: self.box.write(self.index, value)
     def __str__(self) -> str:
         names, what = self.box.names, self.box.what
+        if isinstance(self.box, Grads): return f"the gradient of a tensor of shape {self.box.owner[self.index].shape}"
         if self.index >= len(self.box.before): return f"which {what}s there are"
         return f"{what} {names[self.index]!r}" if names else f"{what} [{self.index}]"
 

@@ -467,3 +467,55 @@ def test_partial_and_cached_functions():
     def table(n): return Tensor(np.arange(n, dtype=np.float32))
     f = jit(functools.partial(lambda k, x: x + table(3) * k, 2.0))
     for _ in range(3): eq(f(Tensor(X)), X + np.arange(3) * 2)
+
+
+def test_graphs_over_two_devices():
+    w = Tensor(np.ones(3, np.float32), device="CPU:1")
+    f = jit(lambda x: ((x.to("CPU:1") + w).sum(), (x * 2).to("CPU:1").to("CPU")))
+    for i in range(3):
+        a, b = f(Tensor([1.0, 2.0, 3.0]) + i)
+        assert (a.device, b.device) == ("CPU:1", "CPU")
+        eq(a, 9 + 3 * i)
+        eq(b, (np.array([1.0, 2.0, 3.0]) + i) * 2)
+    assert counts(f) == (1, 2)
+
+
+def test_watched_replays_give_the_same(capfd):
+    f = jit(lambda x: (x + 1).sum() * x)
+    eq(f(Tensor(X)), (X + 1).sum() * X)
+    with Context(DEBUG=2): eq(f(Tensor(X)), (X + 1).sum() * X)
+    assert "FLOP/s" in capfd.readouterr().err and counts(f) == (1, 1)
+
+
+def test_training_is_the_same_with_and_without_jit():
+    from glassgrad.nn import optim
+    rng = np.random.default_rng(0)
+    xs, ys = rng.standard_normal((6, 8, 5)).astype(np.float32), rng.standard_normal((6, 8, 1)).astype(np.float32)
+    def train(wrap):
+        Tensor.manual_seed(1)
+        w1, w2 = Tensor.randn(5, 7, requires_grad=True), Tensor.randn(7, 1, requires_grad=True)
+        opt = optim.AdamW([w1, w2], lr=0.01)
+        def step(x, y):
+            opt.zero_grad()
+            loss = (((x @ w1).relu() * (Tensor.rand(8, 7) > 0.3)) @ w2 - y).square().mean()
+            loss.backward()
+            opt.step()
+            return loss
+        fn = wrap(step)
+        return [fn(Tensor(x), Tensor(y)).item() for x, y in zip(xs, ys)], w1.numpy(), fn
+    want, weights, _ = train(lambda fn: fn)
+    got, same_weights, fn = train(jit)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_allclose(same_weights, weights, rtol=1e-4, atol=1e-5)
+    assert counts(fn) == (2, 4)
+
+
+def test_a_variable_is_fed_and_its_number_is_a_constant():
+    from glassgrad.tensor.variable import Variable
+    i = Variable("i", 0, 9)
+    f = jit(lambda x, v: x + Tensor(v).float())
+    for k in (2, 5, 7): eq(f(Tensor(X), i.bind(k)), X + k)
+    assert counts(f) == (1, 2)
+    g = jit(lambda x, v: x[0, :int(v)])
+    for k in (1, 2, 1): eq(g(Tensor(X), i.bind(k)), X[0, :k])
+    assert counts(g) == (2, 1)
