@@ -375,7 +375,7 @@ class GraphView {
     );
     c.strokeStyle = paint.line;
     c.lineWidth = Math.max(1.1, 0.7 / this.scale);
-    c.globalAlpha = focus === null ? 0.9 : 0.35;
+    c.globalAlpha = focus !== null ? 0.35 : this.scale < 0.12 ? 0.3 : 0.9;
     const isGone = e => this.byId.get(e.from).mark === "gone" || this.byId.get(e.to).mark === "gone";
     c.beginPath();
     seen.filter(e => !isGone(e)).forEach(trace);
@@ -409,6 +409,14 @@ class GraphView {
       tint = paint[n.category];
     const lit = n.id === focus || n.id === this.picked,
       glow = this.glow.has(n.id);
+    if (this.scale < 0.12) {
+      // seen from far: a spot of its colour, never smaller than a pixel or two
+      const w = Math.max(n.w, 3 / this.scale),
+        h = Math.max(n.h, 2 / this.scale);
+      c.fillStyle = lit || glow ? paint.accent : n.mark === "new" ? paint.add : n.mark === "gone" ? paint.del : tint;
+      c.fillRect(n.x - w / 2, n.y - h / 2, w, h);
+      return;
+    }
     if (n.mark === "new" || n.mark === "gone" || glow) {
       c.globalAlpha = glow ? 0.5 : 0.22;
       c.fillStyle = glow ? paint.accent : n.mark === "new" ? paint.add : paint.del;
