@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
-from fractions import Fraction
 
 from glassgrad.target.target import Target
 from glassgrad.uop.bits import compute_dtype
@@ -153,50 +153,49 @@ class Arithmetic:
         return high, x - high
 
 
-# ---- constants as exact numbers --------------------------------------------------------------------------------------------------
+# ---- constants, exact to FRACTION_BITS -------------------------------------------------------------------------------------------
 @functools.cache
-def pi() -> Fraction:
-    """J. Machin (1706): 16 atan(1/5) - 4 atan(1/239), by integers."""
-    one = 1 << FRACTION_BITS + 32
+def pi() -> int:
+    """pi * 2**FRACTION_BITS, after J. Machin (1706): 16 atan(1/5) - 4 atan(1/239)."""
     def atan(n: int) -> int:
-        total, power, k = 0, one // n, 1
+        total, power, k = 0, (1 << FRACTION_BITS + 32) // n, 1
         while power:
             total += power // k if k % 4 == 1 else -(power // k)
             power, k = power // (n * n), k + 2
         return total
-    return Fraction(16 * atan(5) - 4 * atan(239), one)
+    return 16 * atan(5) - 4 * atan(239) >> 32
 
 
 @functools.cache
-def ln2() -> Fraction:
-    """2 atanh(1/3) to 200 bits."""
-    return 2 * sum((Fraction(1, (2 * k + 1) * 3 ** (2 * k + 1)) for k in range(70)), Fraction(0))
+def ln2() -> int:
+    """ln(2) * 2**FRACTION_BITS to 200 bits: 2 atanh(1/3)."""
+    return 2 * sum((1 << FRACTION_BITS) // ((2 * k + 1) * 3 ** (2 * k + 1)) for k in range(70))
 
 
-def leading(x: Fraction, digits: int) -> Fraction:
-    """x rounded to so many binary digits."""
-    e = x.numerator.bit_length() - x.denominator.bit_length() - digits + 1
-    step = Fraction(2) ** e
-    if x / step < 2 ** (digits - 1): step /= 2
-    return round(x / step) * step
+CONSTANTS: dict[str, Callable[[], int]] = {
+    "pi/2": lambda: pi() >> 1, "2/pi": lambda: (2 << 2 * FRACTION_BITS) // pi(),
+    "ln2": ln2, "1/ln2": lambda: (1 << 2 * FRACTION_BITS) // ln2(),
+    "2/ln2": lambda: (2 << 2 * FRACTION_BITS) // ln2(), "2/3ln2": lambda: (2 << 2 * FRACTION_BITS) // (3 * ln2()),
+}
 
 
 @functools.cache
 def parts(name: str, *digits: int) -> tuple[float, ...]:
-    """A constant as a sum of floats with so many digits each, largest first."""
-    rest, out = {"ln2": ln2, "1/ln2": lambda: 1 / ln2(), "2/ln2": lambda: 2 / ln2(), "2/3ln2": lambda: 2 / (3 * ln2()),
-                 "pi/2": lambda: pi() / 2}[name](), []
+    """A constant as a sum of floats with so many digits each, largest first, each the nearest to what is left."""
+    rest, out = CONSTANTS[name](), []
     for d in digits:
-        out.append(leading(abs(rest), d) * (1 if rest >= 0 else -1))
-        rest -= out[-1]
-    return tuple(map(float, out))
+        cut = abs(rest).bit_length() - d
+        nearest = rest + (1 << cut - 1) >> cut
+        out.append(math.ldexp(nearest, cut - FRACTION_BITS))
+        rest -= nearest << cut
+    return tuple(out)
 
 
 # ---- exponentials ----------------------------------------------------------------------------------------------------------------
 def exp_reduced(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
     """(p, t) with exp(x) = p * 2**t: x = n ln2 + r, |r| <= ln2 / 2; n * high is exact also without a fused multiply-add."""
     high, low = parts("ln2", a.digits - 10 if not a.is_double else a.digits - 11, a.digits + 1)
-    t, n = a.nearest(x, float(1 / ln2()))
+    t, n = a.nearest(x, *parts("1/ln2", 53))
     r = a.add_mul(n, -low, a.add_mul(n, -high, x))
     return a.polynomial("EXP", r), t
 
@@ -274,7 +273,7 @@ def quadrant(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
     """(q, r) for x >= 0: q modulo 4 in the two low bits of an integer whose other bits mean nothing."""
     if a.fma: digits, limit = (a.digits + 1,) * 3, 2.0 ** (27 if a.is_double else 16)
     else: digits, limit = ((33, 33, 33, 53), 2.0 ** 20) if a.is_double else ((12, 12, 12, 24), 2.0 ** 12)
-    t, n = a.nearest(x, float(2 / pi()))
+    t, n = a.nearest(x, *parts("2/pi", 53))
     *leads, last = parts("pi/2", *digits)
     r, lost = x, n * -last
     for p in leads:                                            # the leading digits cancel
@@ -305,7 +304,7 @@ def far_quadrant(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
 def window(start: UOp, lead: int, start_bits: int, count: int) -> list[UOp]:
     """`count` words of 64 bits of 2/pi, from bit `start` on."""
     total = 64 * ((1 << start_bits - 6) + count)
-    table = int(2 / pi() * (1 << total - lead))
+    table = CONSTANTS["2/pi"]() >> FRACTION_BITS - (total - lead)
     words = [UOp.const(start.dtype, table >> total - 64 * (i + 1) & (1 << 64) - 1) for i in range(total // 64)]
     for bit in reversed(range(start_bits - 6)):                # halve the table by each bit of the word number
         is_set, step = (start >> 6 + bit & 1).ne(0), 1 << bit
