@@ -253,7 +253,16 @@ class _Linearizer:
                 parts = [self.make(op, dtype, (parts[i], parts[i + 1])) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
             total = parts[0]
             if lane is not None and lane in own: total = self.make(Ops.HREDUCE, value.dtype, (total,), op)
+            elif lane is None:
+                for r in own:      # a value that is the same in all lanes counts in each of them
+                    if r.arg.kind == "LANE": total = self.repeat(op, total, r.src[0].arg)
             self.inst[n, f] = total
+
+    def repeat(self, op: Op, x: UOp, count: int) -> UOp:
+        """x combined with itself, `count` times in all."""
+        if op is Ops.ADD: return self.make(Ops.MUL, x.dtype, (x, self.emit(UOp.const(x.dtype, count))))
+        for _ in range(count.bit_length() - 1 if op is Ops.MUL else 0): x = self.make(Ops.MUL, x.dtype, (x, x))
+        return x
 
     # ---- instances ---------------------------------------------------------------------------------------------------------------
     def at(self, n: UOp, env: dict[UOp, int]) -> UOp:
