@@ -115,7 +115,8 @@ def _sort(n: UOp, x: np.ndarray) -> np.ndarray:
 def _cast(n: UOp, x: np.ndarray) -> np.ndarray: return x != 0 if n.dtype.is_bool else x
 def _bitcast(n: UOp, x: np.ndarray) -> np.ndarray:
     source = n.src[0].dtype
-    return bits.from_storage(n.dtype, np.ascontiguousarray(bits.to_storage(source, x)).view(bits.storage_name(n.dtype)))
+    raw = np.ascontiguousarray(bits.to_storage(source, x)).view(bits.storage_name(n.dtype))
+    return bits.from_storage(n.dtype, raw).reshape(x.shape)
 
 
 RULES: dict[Op, Callable[..., Any]] = {

@@ -79,7 +79,7 @@ def floor_div(x: UOp, y: UOp) -> UOp:
     if x.dtype.is_unsigned: return x // y
     rest = x % y
     if y.op is Ops.CONST and y.arg > 0: return x // y - (rest < 0).cast(x.dtype)
-    return x // y - (((rest ^ y) < 0) & rest.ne(0)).cast(x.dtype)
+    return x // y - (((rest ^ y) < 0) & rest.ne(0) & y.ne(0)).cast(x.dtype)
 
 
 def floor_mod(x: UOp, y: UOp) -> UOp:
@@ -199,12 +199,12 @@ def _asinh(x: UOp) -> UOp:
     a = low.where(-x, x)
     big = a > 1e9
     s = big.where(x.const_like(1), a)
-    r = big.where(a.log() + LN2, _log1p(s + s * s / ((s * s + 1).sqrt() + 1)))
+    r = big.where(big.where(a, 1).log() + LN2, _log1p(s + s * s / ((s * s + 1).sqrt() + 1)))
     return low.where(-r, r)
 def _acosh(x: UOp) -> UOp:
     big = x > 1e9
     t = big.where(x.const_like(1), x - 1)
-    return big.where(x.log() + LN2, _log1p(t + (t * (t + 2)).sqrt()))
+    return big.where(big.where(x, 1).log() + LN2, _log1p(t + (t * (t + 2)).sqrt()))
 def _atanh(x: UOp) -> UOp: return _log1p(x * 2 / (1 - x)) * 0.5
 
 def _round(x: UOp) -> UOp:
@@ -355,7 +355,7 @@ class ElementwiseMixin:
         """log(exp(x) + exp(y))"""
         a, b, others = self._pair(y, "logaddexp", floats=True)
         hi, lo = (a >= b).where(a, b), (a >= b).where(b, a)
-        same = a.eq(b)                                  # also both -inf or inf, where hi - lo is NaN
+        same = a.eq(b) & (hi - hi).ne(0)                # both inf or both -inf, where lo - hi is NaN
         gap = same.where(hi.const_like(0), lo - hi)
         return self._new(hi + _log1p(gap.exp()), *others)
     def logaddexp2(self, y: Any) -> Tensor: return (self * LN2).logaddexp((y if isinstance(y, type(self)) else type(self)(y)) * LN2) * LOG2E

@@ -109,7 +109,7 @@ class IndexMixin:
                 shape.append(-(-(hi - lo) // abs(step)))
             else:
                 advanced.append(Advanced(len(shape), self._index_node(k, a, n)))
-                others.append(k)
+                if isinstance(k, type(self)): others.append(k)
                 box.append((0, n))
                 strides.append(1)
                 shape.append(n)

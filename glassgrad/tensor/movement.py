@@ -380,8 +380,8 @@ class MovementMixin:
         if self.ndim == 2: return self.diagonal(offset)
         if self.ndim != 1: raise ShapeError(f"diag of {self.shape}\n  it must be a vector or a matrix\n  try: x.diagonal()")
         n = self.shape[0]
-        x = self.uop.reshape((n, 1)).pad(((0, 0), (0, n))).reshape((2 * n * n,)).shrink(((0, 2 * n * n - n),)).reshape((n, 2 * n - 1)) if n else None
-        square = x.shrink(((0, n), (0, n))) if x is not None else fill(self.uop.const_like(0), (0, 0))
+        if n: square = self.uop.reshape((n, 1)).pad(((0, 0), (0, n))).reshape((n * (n + 1),)).shrink(((0, n * n),)).reshape((n, n))
+        else: square = fill(self.uop.const_like(0), (0, 0))
         return self._new(square.pad(((max(-offset, 0), max(offset, 0)), (max(offset, 0), max(-offset, 0)))))
 
     def triu(self, diagonal: int = 0) -> Tensor:

@@ -39,12 +39,16 @@ class Step(NamedTuple):
 
 
 class Storage:
-    """A value that tensors share. `device` is None for a value that no memory ties to one; `is_leaf`: a variable, not a result."""
-    __slots__ = ("value", "device", "is_leaf", "trace", "__weakref__")
-    value: UOp; device: str | None; is_leaf: bool; trace: Any
+    """A value that tensors share. `device` is None for a value that no memory ties to one; `is_leaf`: a variable, not a result.
+
+    `was` refers to the graph that stood for the value before it was realized, as long as other graphs use it.
+    """
+    __slots__ = ("value", "device", "is_leaf", "trace", "was", "__weakref__")
+    value: UOp; device: str | None; is_leaf: bool; trace: Any; was: weakref.ref[UOp] | None
 
     def __init__(self, value: UOp, device: str | None = None, is_leaf: bool = False) -> None:
         self.value, self.device, self.is_leaf = value, device, is_leaf
+        self.was = None
         self.trace = capture.current if capture.current is not None and capture.is_tracing() else None
 
     def read(self) -> UOp:
@@ -55,7 +59,7 @@ class Storage:
     def write(self, value: UOp) -> None:
         """Rebind; the next realize of anything computes the value too."""
         self._tell()
-        self.value = value
+        self.value, self.was = value, None
         _pending.add(self)
 
     def _tell(self) -> None:
@@ -70,7 +74,7 @@ class Storage:
         past = _past_worth_keeping(old)
         if past: history[new] = old
         else: self.is_leaf = self.is_leaf or old.dtype.is_float
-        self.value = new
+        self.value, self.was = new, weakref.ref(old)
 
 
 _pending: weakref.WeakSet[Storage] = weakref.WeakSet()
@@ -85,8 +89,7 @@ history: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
 def pending_values() -> Iterator[UOp]:
     """The values of storages that were written and not yet realized."""
     for s in list(_pending):
-        if engine.buffer_of(s.value) is not None: _pending.discard(s)
-        elif s.trace is None: yield s.value
+        if s.trace is None and engine.buffer_of(s.value) is None: yield s.value
 
 
 def settle_pending() -> None:
@@ -153,22 +156,15 @@ def _write_step(step: Step, old: UOp, new: UOp) -> UOp:
         around = tuple((lo, n - hi) for n, (lo, hi) in zip(shape, arg))
         if all(p == (0, 0) for p in around): return new
         return _true(new.shape).pad(around).where(new.pad(around), old)
-    if op is Ops.UNFOLD and arg.size == 1:
+    if op is Ops.UNFOLD and arg.dilation == 1 and arg.size <= arg.stride:
         a, n = arg.axis, new.shape[arg.axis]
-        spread = _spread(new, a, arg.stride, shape)
-        spread = _fit_axis(spread, a, shape[a])
+        parts = new.permute((*range(a + 1), new.ndim - 1, *range(a + 1, new.ndim - 1)))     # window after window, with gaps
+        spread = _pad_axis(parts, a + 1, arg.stride - arg.size).reshape((*shape[:a], n * arg.stride, *shape[a + 1:]))
         at = UOp.iota(shape[a])
-        here = (at % arg.stride).eq(0) & (at < n * arg.stride)
+        here = (at % arg.stride < arg.size) & (at < n * arg.stride)
         here = here.reshape((shape[a],) + (1,) * (len(shape) - a - 1)).broadcast_to(shape)
-        return here.where(spread, old)
+        return here.where(_fit_axis(spread, a, shape[a]), old)
     raise UsageError(f"write through a view made by {op.name.lower()}\n  several of its elements lie in one place\n  try: x.clone() first, then write")
-
-
-def _spread(x: UOp, a: int, stride: int, shape: tuple[int, ...]) -> UOp:
-    """Windows of size 1 back in line: zeros between the elements of axis a."""
-    n = x.shape[a]
-    x = x.reshape((*shape[:a], n, 1, *shape[a + 1:]))
-    return _pad_axis(x, a + 1, stride - 1).reshape((*shape[:a], n * stride, *shape[a + 1:]))
 
 
 def _pad_axis(x: UOp, a: int, more: int) -> UOp: return x.pad(tuple((0, more if i == a else 0) for i in range(x.ndim)))

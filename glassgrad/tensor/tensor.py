@@ -379,10 +379,10 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         seed = self._seed("backward", gradient)
         want = [t for t in storage.trainable if t._requires_grad]
         below = _nodes_below(self.uop)
-        found = [t for t in want if _is_below(t, below)]
-        if not found: found = [t for t in storage.leaves if t._storage.is_leaf and t.dtype.is_float and t._requires_grad is not False and _is_below(t, below)]
+        found = [t for t in want if not below.isdisjoint(_nodes_of(t))]
+        if not found: found = [t for t in storage.leaves if t._storage.is_leaf and t.dtype.is_float and t._requires_grad is not False and not below.isdisjoint(_nodes_of(t))]
         site = user_site()
-        for t, g in zip(found, _gradients(self, found, seed, below)):
+        for t, g in zip(found, _gradients(self, found, seed)):
             if g is None: continue
             stamp(g, site)
             grad = self._new(g)
@@ -402,7 +402,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         """
         for t in targets:
             if not t.dtype.is_float: raise DTypeError(f"gradient for a tensor {t.shape} of {t.dtype.name}\n  only floats have gradients")
-        found = _gradients(self, list(targets), self._seed("gradient", gradient), _nodes_below(self.uop))
+        found = _gradients(self, list(targets), self._seed("gradient", gradient))
         return [t._new(g) if g is not None else t._new(fill(UOp.const(t.dtype, 0.0), t.shape)) for t, g in zip(targets, found)]
 
     def _seed(self, what: str, gradient: Tensor | None) -> UOp:
@@ -525,50 +525,30 @@ def _widen(x: UOp, d: DType) -> UOp:
     return (parts << shifts).reduce(Ops.ADD, (parts.ndim - 1,)).bitcast(d)
 
 
-def _nodes_below(root: UOp) -> dict[UOp, None]:
+def _nodes_below(root: UOp) -> set[UOp]:
     """The float nodes a gradient of `root` can reach, through what realized values came from."""
-    seen: dict[UOp, None] = {}
+    seen: set[UOp] = set()
     stack = [root]
     while stack:
         n = stack.pop()
         if n in seen or not n.dtype.is_float or n.op is Ops.DETACH: continue
-        seen[n] = None
+        seen.add(n)
         past = storage.history.get(n)
         stack.extend((past,) if past is not None else n.src)
     return seen
 
 
-def _is_below(t: Tensor, below: dict[UOp, None]) -> bool:
+def _nodes_of(t: Tensor) -> list[UOp]:
+    """The nodes that stand for the tensor in graphs: its value now, or what that came from, and what it was before it was realized."""
     x = t.uop if t._chain else t._storage.value
-    if x in below: return True
-    x = storage.history.get(x, x)
-    if x in below: return True
-    buf = _buffer_node(x)
-    return buf is not None and any(n.memory is buf for n in below if n.op is not Ops.BUFFER)
+    while x in storage.history: x = storage.history[x]
+    was = t._storage.was() if t._storage.was is not None else None
+    return [x] if was is None or was is x else [x, read_chain(was, t._chain)]
 
 
-def _buffer_node(x: UOp) -> UOp | None:
-    """The BUFFER a realized value is a reshape of."""
-    if x.op is Ops.RESHAPE: x = x.src[0]
-    return x if x.op is Ops.BUFFER else None
-
-
-def _gradients(root: Tensor, targets: list[Tensor], seed: UOp, below: dict[UOp, None]) -> list[UOp | None]:
-    """One gradient for each target. A target that was realized after it was used is found by its memory."""
-    by_memory: dict[UOp, list[UOp]] = {}
-    for n in below:
-        if n.memory is not None and n.op is not Ops.BUFFER: by_memory.setdefault(n.memory, []).append(n)
-    groups: list[list[UOp]] = []
-    for t in targets:
-        x = t.uop
-        while x in storage.history: x = storage.history[x]
-        group = {x: None}
-        buf = _buffer_node(x)
-        if buf is not None:
-            same = [n for n in by_memory.get(buf, ()) if n.shape == x.shape]
-            under = {n.src[0] for n in same if n.op is Ops.CONTIGUOUS}     # whose gradient has that of the mark in it already
-            group |= {n: None for n in same if n not in under}
-        groups.append(list(group))
+def _gradients(root: Tensor, targets: list[Tensor], seed: UOp) -> list[UOp | None]:
+    """One gradient for each target, also one that was realized after it was used."""
+    groups = [_nodes_of(t) for t in targets]
     flat = list(dict.fromkeys(n for g in groups for n in g))
     found = dict(zip(flat, differentiate(root.uop, flat, seed, storage.history)))
     out: list[UOp | None] = []
