@@ -150,12 +150,12 @@ def collect_factors(n: UOp, x: UOp, y: UOp) -> UOp | None:
     """r1:4*(r0:8*2) -> r0*r1*2"""
     if y.op is Ops.CONST or x.op is Ops.CONST: return None
     factors, const, stack = [], 1, [n]
-    while stack and len(factors) <= LONG_PRODUCT:
+    while stack and len(factors) + len(stack) <= LONG_PRODUCT:
         m = stack.pop()
         if m.op is Ops.MUL: stack += (m.src[1], m.src[0])
         elif m.op is Ops.CONST: const *= m.arg
         else: factors.append(m)
-    if len(factors) > LONG_PRODUCT: return None
+    if stack: return None
     factors.sort(key=order_key)
     made = factors[0]
     for f in factors[1:]: made = UOp(Ops.MUL, n.dtype, (made, f))
@@ -202,10 +202,8 @@ def int_units(x: Pat, y: Pat, a: Const, b: Const):
     yield "and_mask",          x & a,            x,                        (a & (a + 1) == 0) & (lo(x) >= 0) & (hi(x) <= a)
     yield "max_max",           x.max(a).max(b),  x.max(a.max(b))
     yield "min_min",           x.min(a).min(b),  x.min(a.min(b))
-    yield "max_left",          x.max(y),         x,                        lo(x) >= hi(y)
-    yield "min_left",          x.min(y),         x,                        hi(x) <= lo(y)
-    yield "max_right",         x.max(y),         y,                        lo(y) >= hi(x)
-    yield "min_right",         x.min(y),         y,                        hi(y) <= lo(x)
+    yield "max_decided",        x.max(y),         x,                        lo(x) >= hi(y)
+    yield "min_decided",        x.min(y),         x,                        hi(x) <= lo(y)
     yield "max_of_min",        x.min(a).max(b),  Value("{b}"),             a <= b
     yield "min_of_max",        x.max(a).min(b),  Value("{b}"),             a >= b
 

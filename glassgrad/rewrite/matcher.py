@@ -33,7 +33,9 @@ def compile_rules(rules: list[Any], op: Op) -> Callable[[UOp], Any] | None:
         code = Code(op)
         tree: dict = {}
         for rule in mine:
-            for form in _orders(Pat(rule.find.name, (op,), rule.find.src, rule.find.arg, rule.find.dtype)): code.add(tree, rule, form)
+            holes = [p.name for p in walk(rule.find) if p.name]
+            once = frozenset(h for h in holes if holes.count(h) == 1) if rule.only_if is None else frozenset()
+            for form in _orders(Pat(rule.find.name, (op,), rule.find.src, rule.find.arg, rule.find.dtype), once): code.add(tree, rule, form)
         _compiled[key] = code.finish(tree, mine)
     return _compiled[key]
 
@@ -56,19 +58,15 @@ def _finds(find: Pat, op: Op) -> bool:
     return op in find.ops
 
 
-def _orders(p: Pat) -> Iterator[Pat]:
-    """The pattern with the sources of commutative ops in every order that makes a difference."""
+def _orders(p: Pat, once: frozenset[str]) -> Iterator[Pat]:
+    """The pattern with the sources of commutative ops in every order that makes a difference: not for free holes that stand once."""
     if p.ops is None or p.src is None:
         yield p
         return
-    for src in itertools.product(*map(_orders, p.src)):
-        yield Pat(p.name, p.ops, tuple(src), p.arg, p.dtype)
-        if len(p.ops) == 1 and p.ops[0].commutes and not _alike(*src): yield Pat(p.name, p.ops, tuple(src[::-1]), p.arg, p.dtype)
-
-
-def _alike(x: Pat, y: Pat) -> bool:
-    """Two free holes: the order says nothing."""
-    return x.ops is None and y.ops is None and isinstance(x, Value) == isinstance(y, Value)
+    for src in itertools.product(*[list(_orders(s, once)) for s in p.src]):
+        yield Pat(p.name, p.ops, src, p.arg, p.dtype)
+        free = all(s.ops is None and not isinstance(s, Value) and s.name in once for s in src)
+        if len(p.ops) == 1 and p.ops[0].commutes and not free: yield Pat(p.name, p.ops, src[::-1], p.arg, p.dtype)
 
 
 # ---- the code --------------------------------------------------------------------------------------------------------------------

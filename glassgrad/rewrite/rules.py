@@ -89,7 +89,7 @@ class RuleSet:
         if rule.find.ops is None: raise UsageError(f"rule {rule.name}: a bare hole matches everything\n  try: a pattern with an op")
         if not DOMAINS.issuperset(rule.domain.split()):
             raise UsageError(f"rule {rule.name}: domain {rule.domain!r}\n  try: words among {', '.join(sorted(DOMAINS))}")
-        if rule.name.replace("_", "").isalnum() is False: raise UsageError(f"rule {rule.name!r}: a rule's name is an identifier")
+        if not rule.name.isidentifier(): raise UsageError(f"rule {rule.name!r}: a rule's name is an identifier")
         self.names.add(rule.name)
         self.rules.append(rule)
         self.table.clear()
