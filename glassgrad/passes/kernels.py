@@ -36,6 +36,7 @@ class KernelCall:
 
 def cut_kernels(sink: UOp) -> list[KernelCall]:
     """The kernels of a marked graph in the order they run. Results get the first free slots, in order; temporaries follow."""
+    sink = _tell_apart(sink)
     order = sink.toposort()
     inputs = [n for n in order if n.op is Ops.BUFFER]
     slots: dict[UOp, int] = {n: n.arg.id for n in inputs}
@@ -52,6 +53,14 @@ def cut_kernels(sink: UOp) -> list[KernelCall]:
             free += 1
         calls.append(_Cutter(n, slots).call())
     return calls
+
+
+def _tell_apart(sink: UOp) -> UOp:
+    """Each result has a buffer of its own, also one that turned out to be the same value as another (x and x.T.T)."""
+    if len(set(sink.src)) == len(sink.src): return sink
+    out: list[UOp] = []
+    for i, s in enumerate(sink.src): out.append(UOp(Ops.CONTIGUOUS, s.dtype, (s,), f"result {i} has the value of another") if s in out else s)
+    return UOp.sink(*out)
 
 
 class _Cutter:
