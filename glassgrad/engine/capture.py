@@ -11,9 +11,10 @@ from typing import Any
 
 from glassgrad.uop.errors import JitError
 
+
 class RandomState:
     """Where the next random numbers come from: `counter` words of the stream named by `seed` have been used."""
-    __slots__ = ("seed", "counter")
+    __slots__ = ("counter", "seed")
     def __init__(self, seed: int, counter: int) -> None: self.seed, self.counter = seed, counter
 
 

@@ -18,7 +18,7 @@ class ContextVar:
     >>> with Context(DEBUG=2): DEBUG >= 2
     True
     """
-    __slots__ = ("name", "value", "default", "doc", "changes_code")
+    __slots__ = ("changes_code", "default", "doc", "name", "value")
 
     def __init__(self, name: str, default: int | str, doc: str, changes_code: bool = False) -> None:
         self.name, self.default, self.doc, self.changes_code = name, default, doc, changes_code
@@ -58,7 +58,8 @@ class Row(NamedTuple):
 
 TABLE = (
     Row("DEV", "CPU", "the device tensors are made on: CPU, PYTHON, NULL, CL, CUDA, …"),
-    Row("DEBUG", 0, "what is printed: 1 devices and cache, 2 every kernel with its time, 3 the schedule with reasons, 4 source, 5 passes, 6 machine code"),
+    Row("DEBUG", 0, "what is printed: 1 devices, cache and traces, 2 every kernel with its time, 3 the schedule with reasons, 4 source,"
+                    " 5 passes, 6 machine code"),
     Row("VIZ", 0, "1: record every pass and kernel and show them in the browser; 2: only leave the record as a file"),
     Row("CHECK", 0, "1: check the form of the graph after every pass; 2: compare every kernel with the reference device"),
     Row("BEAM", 0, "n > 0: search schedules with a beam of n instead of trusting the cost model", True),
@@ -87,7 +88,8 @@ class Context(contextlib.ContextDecorator):
     def __init__(self, **values: int | str) -> None:
         for name, value in values.items():
             known = VARIABLES.get(name)
-            if known is None: raise UsageError(f"Context({name}={value!r})\n  there is no variable {name}\n  try: one of {', '.join(VARIABLES)}")
+            if known is None:
+                raise UsageError(f"Context({name}={value!r})\n  there is no variable {name}\n  try: one of {', '.join(VARIABLES)}")
             if not isinstance(value, str if isinstance(known.default, str) else int):
                 raise UsageError(f"Context({name}={value!r})\n  {name} is a {'text' if isinstance(known.default, str) else 'number'}")
         self.values = values

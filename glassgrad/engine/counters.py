@@ -6,7 +6,7 @@ from glassgrad.device.device import Device
 
 class Counters:
     """Totals since the last `reset()`: kernels launched, arithmetic operations, bytes moved, seconds (only when kernels are timed)."""
-    __slots__ = ("kernel_count", "global_ops", "global_mem", "time_sum_s", "schedule_count", "compile_count", "cache_hits")
+    __slots__ = ("cache_hits", "compile_count", "global_mem", "global_ops", "kernel_count", "schedule_count", "time_sum_s")
 
     def __init__(self) -> None:
         self.kernel_count = self.global_ops = self.global_mem = 0
@@ -15,7 +15,8 @@ class Counters:
         self.compile_count = 0     # programs that no compile cache knew
         self.cache_hits = 0        # plans found on disk
 
-    def __repr__(self) -> str: return f"GlobalCounters({', '.join(f'{n}={getattr(self, n)}' for n in self.__slots__)}, mem_used={self.mem_used})"
+    def __repr__(self) -> str:
+        return f"GlobalCounters({', '.join(f'{n}={getattr(self, n)}' for n in (*self.__slots__, 'mem_used'))})"
 
     @property
     def mem_used(self) -> int:

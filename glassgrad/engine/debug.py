@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from glassgrad.engine.context import DEBUG, PROFILE, VIZ
 from glassgrad.engine.counters import GlobalCounters
+from glassgrad.rewrite import trace
 from glassgrad.uop.dtype import DType
+from glassgrad.uop.uop import UOp
 from glassgrad.viz import record
 
 
@@ -72,7 +75,8 @@ def kernel_ran(name: str, device: str, start: float, end: float, nbytes: int, fl
     if DEBUG.value >= 2:
         speed = f"{human(flops / took, 'FLOP/s'):>12} {human(nbytes / took, 'B/s'):>10}"
         where = sites[0] if sites else ""
-        print(f"{device:>6} {GlobalCounters.kernel_count:5} {name:<36} {seconds(took):>10} {speed}  mem {human(GlobalCounters.mem_used, 'B'):>8}"
+        memory = human(GlobalCounters.mem_used, "B")
+        print(f"{device:>6} {GlobalCounters.kernel_count:5} {name:<36} {seconds(took):>10} {speed}  mem {memory:>8}"
               f"  {where}{'  ' + note if note else ''}", file=sys.stderr)
 
 
@@ -81,6 +85,30 @@ def show_source(name: str, source: str | None) -> None:
     if source is None or source in shown: return
     shown.add(source)
     print(f"---- {name}\n{source}", file=sys.stderr)
+
+
+class PassPrinter:
+    """Prints every pass that changes a graph (DEBUG=5), with how many nodes it leaves and which rules fired."""
+
+    def __init__(self) -> None:
+        self.fired: dict[str, int] = {}
+        self.since = time.perf_counter()
+
+    def rule(self, name: str, before: UOp, after: UOp) -> None: self.fired[name] = self.fired.get(name, 0) + 1
+
+    def step(self, stage: str, name: str, before: UOp, after: UOp) -> None:
+        took = time.perf_counter() - self.since
+        if before is not after:
+            rules = ", ".join(f"{rule} x{count}" for rule, count in sorted(self.fired.items(), key=lambda x: -x[1]))
+            sizes = f"{len(before.toposort()):5} -> {len(after.toposort()):5} nodes"
+            print(f"  {stage}: {name:<24} {sizes} {seconds(took):>10}  {rules}", file=sys.stderr)
+        self.__init__()  # type: ignore[misc]
+
+
+def watch_passes() -> None:
+    """Let DEBUG=5 show the passes from now on; whoever listens already keeps listening instead."""
+    if DEBUG.value >= 5 and trace.tracer is None: trace.listen(PassPrinter())
+    elif DEBUG.value < 5 and isinstance(trace.tracer, PassPrinter): trace.listen(None)
 
 
 def buffer_text(slot: int, size: int, dtype: DType) -> str:

@@ -45,7 +45,8 @@ class Jit:
         if instance is None: return self
         found = self._methods.get(id(instance))
         if found is not None and found[0]() is instance: return found[1]
-        try: ref: Callable[[], Any] = weakref.ref(instance, lambda _, key=id(instance): self._methods.pop(key, None))
+        number = id(instance)
+        try: ref: Callable[[], Any] = weakref.ref(instance, lambda _: self._methods.pop(number, None))
         except TypeError: ref = functools.partial(_same, instance)      # it cannot be referred to weakly, so it stays
         fn = self.fn
         def method(*args: Any, **kwargs: Any) -> Any: return fn(ref(), *args, **kwargs)
@@ -84,7 +85,7 @@ class Jit:
             if self.unstable >= UNSTABLE_CALLS:
                 raise JitError(f"the jitted function {self.name} {changed}\n"
                                "  it did so at this call and at the one before; a replay would not do it again\n"
-                               "  try: keep state in a Tensor and use assign(), or return it; draw with Tensor.rand; or do it outside the function")
+                               "  try: keep state in a Tensor and use assign(), or return it; draw with Tensor.rand; or do it outside")
             return result
         self.unstable = 0
         self.captures.setdefault(key, []).insert(0, made)
@@ -102,7 +103,8 @@ class Jit:
             return f" again: {change} has changed" if change is not None else " again: other tensors share memory"
         last = next(reversed(self.captures))
         new = [(a, b) for a, b in zip(last[0], key[0]) if a != b]
-        return f" again: an argument was {new[0][0]} and is {new[0][1]}" if new else " again: a setting or the number of arguments is another"
+        if not new: return " again: a setting or the number of arguments is another"
+        return f" again: an argument was {new[0][0]} and is {new[0][1]}"
 
 
 def _same(x: Any) -> Any: return x

@@ -39,8 +39,11 @@ class SlotFacts(NamedTuple):
 
 
 class Unit:
-    """A compiled program: what is kept of it once it is binary. `prog` is the device's handle, loaded at first use; `recorded` VIZ's number."""
-    __slots__ = ("name", "binary", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace", "source", "prog", "recorded")
+    """A compiled program: what is kept of it once it is binary.
+
+    `prog` is the device's handle, loaded at first use; `recorded` VIZ's number.
+    """
+    __slots__ = ("binary", "buffers", "bytes", "flops", "grid", "inplace", "local", "name", "outs", "prog", "recorded", "source")
     FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace")
 
     def __init__(self, binary: bytes, source: str | None = None, **facts: Any) -> None:
@@ -69,7 +72,8 @@ class Row(NamedTuple):
 class Plan:
     """See the module. `slots` has the facts of every slot; `inputs` and `outputs` count them."""
 
-    def __init__(self, device: DeviceBase, inputs: int, outputs: int, slots: Sequence[SlotFacts], units: Sequence[Unit], rows: Sequence[Row]) -> None:
+    def __init__(self, device: DeviceBase, inputs: int, outputs: int, slots: Sequence[SlotFacts], units: Sequence[Unit],
+                 rows: Sequence[Row]) -> None:
         self.device, self.inputs, self.outputs = device, inputs, outputs
         self.slots, self.units, self.rows = list(slots), list(units), list(rows)
         self.memory = _plan_temporaries(self)
@@ -115,7 +119,8 @@ class Plan:
         return [Launch(self.units[r.unit].load(self.device), tuple([self._place(s) for s in r.bufs]), tuple([Slot(k) for k in r.vals]),
                        self.units[r.unit].grid, self.units[r.unit].local) for r in self.rows]
 
-    def _run_watched(self, known: list[Buffer], handles: list[Any], arena: Buffer | None, vals: Sequence[int], sites: Sequence[str | None]) -> None:
+    def _run_watched(self, known: list[Buffer], handles: list[Any], arena: Buffer | None, vals: Sequence[int],
+                     sites: Sequence[str | None]) -> None:
         """Launch by launch, each timed and, with CHECK=2, compared with the reference device."""
         device, offset = self.device, self.device.offset
         if record.recorder is not None:
@@ -165,8 +170,8 @@ class Plan:
     # ---- for people and for the disk ---------------------------------------------------------------------------------------------
     def __str__(self) -> str:
         """The schedule, one line a kernel, with the reason why its output is stored."""
-        head = (f"plan on {self.name}: {len(self.rows)} kernels, {len(self.units)} programs, temporaries {debug.human(self.memory.total_bytes, 'B')}"
-                f" in an arena of {debug.human(self.peak_bytes, 'B')}")
+        head = (f"plan on {self.name}: {len(self.rows)} kernels, {len(self.units)} programs,"
+                f" temporaries {debug.human(self.memory.total_bytes, 'B')} in an arena of {debug.human(self.peak_bytes, 'B')}")
         lines = [f"  {i:3} {r.name:<36} {' '.join(self._slot_text(s) for s in r.bufs)}  {r.reason}" for i, r in enumerate(self.rows)]
         return "\n".join([head, *lines])
 
@@ -204,6 +209,7 @@ def _plan_temporaries(plan: Plan) -> MemoryPlan:
 # ---- making plans ------------------------------------------------------------------------------------------------------------------
 _plans: dict[tuple, Plan] = {}
 _units: dict[tuple, Unit] = {}
+_greeted: set[DeviceBase] = set()
 
 
 def plan_for(graph: UOp, device: DeviceBase) -> Plan:
@@ -211,10 +217,19 @@ def plan_for(graph: UOp, device: DeviceBase) -> Plan:
     key = (graph, device.name, device.target, code_key())
     plan = _plans.get(key)
     if plan is None:
+        debug.watch_passes()
+        if device not in _greeted: debug.say(1, lambda: f"device {device.name}: {_facts(device.target)}")
+        _greeted.add(device)
         plan = _read_plan(graph, device) or _make_plan(graph, device)
         if len(_plans) >= MAX_PLANS: _plans.pop(next(iter(_plans)))
         _plans[key] = plan
     return plan
+
+
+def _facts(t: Target) -> str:
+    """A machine in one line."""
+    return (f"target {t.name}, {t.threads} threads, {t.lanes} lanes, caches {t.l1_bytes >> 10}k {t.l2_bytes >> 10}k {t.llc_bytes >> 10}k,"
+            f" threads in a workgroup {t.max_local}, {t.features}")
 
 
 def forget_plans() -> None:
@@ -238,7 +253,8 @@ def _make_plan(graph: UOp, device: DeviceBase) -> Plan:
         if id(unit) not in units:
             units[id(unit)] = len(programs)
             programs.append(unit)
-        rows.append(Row(units[id(unit)], tuple(call.bufs), tuple(call.vals), call.name or unit.name, call.reason, tuple(call.sites), call.ast))
+        name = call.name or unit.name
+        rows.append(Row(units[id(unit)], tuple(call.bufs), tuple(call.vals), name, call.reason, tuple(call.sites), call.ast))
     if sorted(slots) != list(range(len(slots))): raise CompilerBug(f"schedule: the slots {sorted(slots)} are not numbered without gaps")
     plan = Plan(device, inputs, outputs, [slots[i] for i in range(len(slots))], programs, rows)
     if record.recorder is not None: plan.record()
@@ -270,14 +286,18 @@ def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
         if recorder is not None: recorder.kernel_end(name, error=f"{type(error).__name__}: {error}")
         raise
     GlobalCounters.compile_count += 1
-    debug.say(3, lambda: f"  compiled {program.name}: lowering {debug.seconds(lowered - start)}, code {debug.seconds(time.perf_counter() - lowered)},"
+    done = time.perf_counter()
+    debug.say(3, lambda: f"  compiled {program.name}: lowering {debug.seconds(lowered - start)}, code {debug.seconds(done - lowered)},"
                          f" {len(program.uops)} uops, {len(binary)} bytes")
+    asm = getattr(device, "disassemble", None)
+    if asm is not None: debug.say(6, lambda: f"---- machine code of {program.name}\n{asm(source)}")
     if recorder is not None:
-        asm = getattr(device, "disassemble", None)
-        recorder.program(source=source, asm=functools.partial(asm, source) if asm else "", program=program, grid=program.grid, local=program.local)
+        recorder.program(source=source, asm=functools.partial(asm, source) if asm else "", program=program, grid=program.grid,
+                         local=program.local)
         recorder.kernel_end(name)
-    unit = Unit(binary, source, name=program.name, grid=program.grid, local=program.local, buffers=sum(p.kind == "buffer" for p in program.params),
-                outs=program.outs, flops=program.flops, bytes=program.bytes, inplace=program.inplace)
+    unit = Unit(binary, source, name=program.name, grid=program.grid, local=program.local,
+                buffers=sum(p.kind == "buffer" for p in program.params), outs=program.outs, flops=program.flops, bytes=program.bytes,
+                inplace=program.inplace)
     unit.recorded = number
     disk = _disk(ast)
     if disk is not None: disk.put(_key("program", ast, device.target), unit.facts(), [binary])

@@ -55,10 +55,12 @@ class Recipe:
         self.inputs, self.steps, self.outputs = inputs, list(steps), tuple(outputs)
         self.slots = 1 + max([inputs - 1, *(s for step in self.steps for s in (step.outs if isinstance(step, Run) else (step.out,)))])
         self.used = 0
-        self.is_distinct = all(s >= inputs for s in outputs) and len(set(outputs)) == len(outputs)   # every result is fresh memory of its own
+        # every result is fresh memory of its own
+        self.is_distinct = all(s >= inputs for s in outputs) and len(set(outputs)) == len(outputs)
         only = self.steps[0] if len(self.steps) == 1 and isinstance(self.steps[0], Run) else None
-        is_plain = only is not None and only.ins == tuple(range(inputs)) and only.outs == self.outputs and only.vals == tuple(range(len(only.vals)))
-        self.single = only.plan if only is not None and is_plain else None
+        self.single: Plan | None = None      # the recipe is this plan and nothing else
+        if only is not None and (only.ins, only.vals, only.outs) == (tuple(range(inputs)), tuple(range(len(only.vals))), self.outputs):
+            self.single = only.plan
 
     @property
     def plans(self) -> list[Plan]: return [step.plan for step in self.steps if isinstance(step, Run)]
@@ -87,7 +89,8 @@ def _copy(src: Buffer, step: Copy, site: str | None) -> Buffer:
     out = Buffer(step.device, step.size, step.dtype).copy_from(src if whole else src.view(step.size, step.dtype, step.offset))
     if debug.is_watching():
         out.dev.synchronize()
-        debug.kernel_ran(f"copy {src.device.partition('/')[0]} to {step.device}", out.device, start, time.perf_counter(), out.nbytes, 0, [site] if site else [])
+        name = f"copy {src.device.partition('/')[0]} to {step.device}"
+        debug.kernel_ran(name, out.device, start, time.perf_counter(), out.nbytes, 0, [site] if site else [])
     return out
 
 
@@ -221,7 +224,8 @@ def _devices(order: Sequence[UOp]) -> dict[UOp, str | None]:
         else:
             found = {out[s]: s for s in n.src if out[s] is not None}
             if len(found) > 1:
-                places = ", ".join(f"{s.op} {s.shape} {s.dtype.name} on {d}{f', made at {s.site}' if s.site else ''}" for d, s in found.items())
+                made = {d: f", made at {s.site}" if s.site else "" for d, s in found.items()}
+                places = ", ".join(f"{s.op} {s.shape} {s.dtype.name} on {d}{made[d]}" for d, s in found.items())
                 raise DeviceError(f"{n.op} of sources on two devices\n  {places}\n  try: move one of them, x.to({next(iter(found))!r})")
             out[n] = next(iter(found), None)
     return out

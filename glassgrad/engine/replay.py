@@ -19,7 +19,7 @@ from glassgrad.uop.uop import UOp
 class Call:
     """The arguments of one call: `key` is equal where a capture may be replayed; `tensors` are in the order they were met, `stores`
     numbers their storages, `variables` has the value bound to each VAR, `objects` are known by identity."""
-    __slots__ = ("key", "tensors", "stores", "variables", "objects", "name")
+    __slots__ = ("key", "name", "objects", "stores", "tensors", "variables")
 
     def __init__(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
         self.name = name
@@ -76,12 +76,12 @@ class Fresh(NamedTuple):
     chain: tuple
     device: str | None
 class ViewOf(NamedTuple):
-    """A new view of input number `index`."""
-    index: int
+    """A new view of input `number`."""
+    number: int
     chain: tuple
 class Argument(NamedTuple):
     """The argument tensor of that number itself."""
-    index: int
+    number: int
 class Constant(NamedTuple):
     """A Python value, or a tensor that was there before."""
     value: Any
@@ -102,10 +102,12 @@ class Builder:
     def build(self, spec: Any) -> Any:
         kind = type(spec)
         if kind is Constant: return spec.value
-        if kind is Argument: return self.call.tensors[spec.index]
+        if kind is Argument: return self.call.tensors[spec.number]
         if kind is Nest: return spec.build([self.build(p) for p in spec.parts])
         t = self.tensors.get(id(spec))
-        if t is None: t = self.tensors[id(spec)] = capture.new_tensor(self.stores[spec.index] if kind is ViewOf else self.storage(spec), spec.chain)
+        if t is None:
+            store = self.stores[spec.number] if kind is ViewOf else self.storage(spec)
+            t = self.tensors[id(spec)] = capture.new_tensor(store, spec.chain)
         return t
 
     def storage(self, spec: Fresh) -> Any:
@@ -118,8 +120,9 @@ class Builder:
 class Capture:
     """A traced call, ready to be replayed.
 
-    `inputs` are the storages it read or wrote; `feeds` has for each buffer of the recipe the number of an input, or a leaf that always stays; `values` for each value the offset of
-    the random counter, or the node that stays; `written` are (input, result); `places` and `grads` are (where, how to build it).
+    `sources` tells where the storages it read or wrote are found; `feeds` has for each buffer of the recipe the number of one, or a
+    leaf that always stays; `values` for each value the offset of the random counter, or the node that stays; `written` are (input,
+    result); `places` and `grads` are (where, how to build it).
     """
 
     def __init__(self, recipe: Recipe | None, watch: Watch, call: Call) -> None:

@@ -23,7 +23,7 @@ from glassgrad.uop.uop import UOp
 
 class Touched:
     """A storage from outside that the function read or wrote: its value before, and the leaf that stands for it."""
-    __slots__ = ("store", "before", "leaf", "inside", "place")
+    __slots__ = ("before", "inside", "leaf", "place", "store")
     def __init__(self, store: Any, leaf: UOp) -> None:
         self.store, self.before, self.leaf = store, store.value, leaf
         self.inside = engine.shaped(leaf, store.value.shape)
@@ -101,7 +101,8 @@ def _host_random() -> list[Any]:
     """How far Python's and NumPy's own random numbers have come, where they are in use."""
     python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
     state: Any = numpy.get_state() if numpy is not None else ()
-    return [python.getstate() if python is not None else None, [getattr(x, "tobytes", lambda x=x: x)() for x in state] if isinstance(state, tuple) else str(state)]
+    parts = state if isinstance(state, tuple) else (str(state),)
+    return [python.getstate() if python is not None else None, *[x.tobytes() if hasattr(x, "tobytes") else x for x in parts]]
 
 
 class _Finish:
@@ -128,7 +129,7 @@ class _Finish:
             if touched is not None: touched.place = place
             if now is None: return True
             if isinstance(now, tensor):
-                place.box.free[place.index] = describe(before)
+                place.box.free[place.at] = describe(before)
                 return True
         elif before is None and isinstance(now, tensor): return True
         self.changed = self.changed or f"changes {place}"

@@ -21,23 +21,23 @@ ARRAY_BYTES = 4096          # NumPy arrays up to here are compared by content
 
 
 class Place(NamedTuple):
-    """Where a tensor is kept: the `index`-th value of a container."""
+    """Where a tensor is kept: value number `at` of a container."""
     box: Box
-    index: int
+    at: int
     def get(self) -> Any:
         now = self.box.read()
-        return now[self.index] if self.index < len(now) else MISSING
-    def put(self, value: Any) -> None: self.box.write(self.index, value)
+        return now[self.at] if self.at < len(now) else MISSING
+    def put(self, value: Any) -> None: self.box.write(self.at, value)
     def __str__(self) -> str:
         names, what = self.box.names, self.box.what
-        if isinstance(self.box, Grads): return f"the gradient of a tensor of shape {self.box.owner[self.index].shape}"
-        if self.index >= len(self.box.before): return f"which {what}s there are"
-        return f"{what} {names[self.index]!r}" if names else f"{what} [{self.index}]"
+        if isinstance(self.box, Grads): return f"the gradient of a tensor of shape {self.box.owner[self.at].shape}"
+        if self.at >= len(self.box.before): return f"which {what}s there are"
+        return f"{what} {names[self.at]!r}" if names else f"{what} [{self.at}]"
 
 
 class Box:
     """A container that is watched. `read` gives its values now, `before` has those of the snapshot; `free` are places of state."""
-    __slots__ = ("owner", "names", "what", "before", "free")
+    __slots__ = ("before", "free", "names", "owner", "what")
     def __init__(self, owner: Any, names: Iterable[Any], what: str) -> None:
         self.owner, self.names, self.what = owner, list(names), what
         self.free: dict[int, Any] = {}
@@ -200,7 +200,7 @@ class Watch:
 
     def _look_at_class(self, cls: type) -> None:
         for c in cls.__mro__:
-            if id(c) in self._seen and c is not cls or not is_users(c.__module__): continue
+            if (id(c) in self._seen and c is not cls) or not is_users(c.__module__): continue
             self._seen.add(id(c))
             names = [n for n, v in vars(c).items() if not n.startswith("__") or isinstance(v, types.FunctionType)]
             self.boxes.append(Attributes(c, names, f"{c.__name__}'s attribute"))

@@ -93,7 +93,8 @@ def test_graph_text_tells_graphs_apart():
 
 def test_graph_text_is_the_same_in_another_process():
     code = ("from tests.engine.test_cache import *\n"
-            "x = UOp(Ops.BUFFER, dtypes.float32, (), BufferArg(0, 4, 'CPU'))\nprint(cache_key('g', graph_text((x + 1).reduce(Ops.ADD, (0,)))))")
+            "x = UOp(Ops.BUFFER, dtypes.float32, (), BufferArg(0, 4, 'CPU'))\n"
+            "print(cache_key('g', graph_text((x + 1).reduce(Ops.ADD, (0,)))))")
     out = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": str(s)}).stdout
            for s in (1, 2)}
     assert len(out) == 1 and len(out.pop().strip()) == 64

@@ -43,7 +43,8 @@ def test_results_are_fresh():
 
 
 @pytest.mark.parametrize("build, read", [
-    (lambda a, b: (a, b), lambda r: r), (lambda a, b: [b, a], lambda r: r[::-1]), (lambda a, b: {"a": a, "n": {"b": (b, 3, None)}}, lambda r: (r["a"], r["n"]["b"][0])),
+    (lambda a, b: (a, b), lambda r: r), (lambda a, b: [b, a], lambda r: r[::-1]),
+    (lambda a, b: {"a": a, "n": {"b": (b, 3, None)}}, lambda r: (r["a"], r["n"]["b"][0])),
 ])
 def test_nested_results(build, read):
     f = jit(lambda x: build(x + 1, x * 2))
@@ -416,10 +417,11 @@ def test_python_state_may_change_once_but_not_always():
     assert counts(f) == (2, 2)
     g = jit(m.count)
     eq(g(Tensor(X)), X + 1)
-    with pytest.raises(JitError, match="count changes Lazy's attribute 'calls'[\\s\\S]*assign"): g(Tensor(X))
+    with pytest.raises(JitError, match=r"count changes Lazy's attribute 'calls'[\s\S]*assign"): g(Tensor(X))
 
 
-@pytest.mark.parametrize("change, said", [(lambda xs: xs.append(1), "a list or dict it was given"), (lambda xs: random.random(), "random numbers of Python"),
+@pytest.mark.parametrize("change, said", [(lambda xs: xs.append(1), "a list or dict it was given"),
+                                          (lambda xs: random.random(), "random numbers of Python"),
                                           (lambda xs: np.random.rand(), "random numbers of Python")])
 def test_effects_that_a_replay_would_not_repeat(change, said):
     def f(xs):
