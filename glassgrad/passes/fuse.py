@@ -5,7 +5,8 @@ out:     TENSOR form: each stored value stands under CONTIGUOUS(arg=reason), eac
 source:  the walk over indices is our own; the three choices are Halide's compute_root, compute_at and inline (PLDI 2013)
 
 Consumers come before producers: when a value is reached, every place that wants it is known, as an index over the loops of some
-kernel. Costs are counted in vector operations: recomputing costs (operations x evaluations), storing costs a trip through memory.
+kernel. Costs are counted in vector operations: recomputing costs (operations x evaluations), storing costs a trip through memory. What a value
+costs depends on what below it is stored, which is decided later: so the walk is done twice, the second time with the first one's answers.
 """
 from __future__ import annotations
 
@@ -57,8 +58,8 @@ def trips(loops: tuple[UOp, ...]) -> int:
     return math.prod(r.src[0].arg for r in loops)
 
 
-def estimate_costs(order: list[UOp]) -> tuple[dict[UOp, int], list[UOp]]:
-    """Operations for one element of each value, if the reductions below were at hand; and where chains get too long for a kernel."""
+def estimate_costs(order: list[UOp], stored: set[UOp]) -> tuple[dict[UOp, int], list[UOp]]:
+    """Operations for one element of each value from what is at hand: buffers, reductions, `stored` values; and where a chain gets too long."""
     cost: dict[UOp, int] = {}
     long: list[UOp] = []
     for n in order:
@@ -66,26 +67,29 @@ def estimate_costs(order: list[UOp]) -> tuple[dict[UOp, int], list[UOp]]:
         elif n.op.kind == "leaf": cost[n] = 0
         else:
             own = GATE_COST if n.op is Ops.PAD else n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0
-            total = own + sum(cost[s] for s in n.src)
+            total = own + sum(at_hand(s, cost, stored) for s in n.src)
             if total > MAX_COST and n.shape: long.append(n)
             cost[n] = 1 if total > MAX_COST else total
     return cost, long
 
 
-def reduce_work(n: UOp, cost: dict[UOp, int]) -> int:
+def at_hand(x: UOp, cost: dict[UOp, int], stored: set[UOp]) -> int: return 1 if x in stored else cost[x]
+
+
+def reduce_work(n: UOp, cost: dict[UOp, int], stored: set[UOp]) -> int:
     """Operations for one element of a reduction, its body included; 0 if `n` is none."""
-    if n.op is Ops.FOLD: return n.arg.size * (cost[n.src[0]] + 1)
+    if n.op is Ops.FOLD: return n.arg.size * (at_hand(n.src[0], cost, stored) + 1)
     if n.op is not Ops.REDUCE: return 0
-    return min(1 << 40, math.prod(n.src[0].shape[a] for a in n.arg.axes) * (cost[n.src[0]] + 1))
+    return min(1 << 40, math.prod(n.src[0].shape[a] for a in n.arg.axes) * (at_hand(n.src[0], cost, stored) + 1))
 
 
 class Chooser:
     """The walk's state: who wants what, what was decided, and why."""
 
-    def __init__(self, sink: UOp, target: Target) -> None:
-        self.sink, self.target = sink, target
+    def __init__(self, sink: UOp, target: Target, stored: set[UOp]) -> None:
+        self.sink, self.target, self.stored = sink, target, stored
         self.order = sink.toposort()
-        self.cost, self.long = estimate_costs(self.order)
+        self.cost, self.long = estimate_costs(self.order, stored)
         self.wants: dict[UOp, dict[Want, None]] = {n: {} for n in self.order}
         self.reasons: dict[UOp, str] = {}
         self.stages: dict[UOp, tuple[int, ...]] = {}
@@ -94,7 +98,8 @@ class Chooser:
         self.min_parallel = 1024 if target.has_grid else 4
         self.stage_limit = 1024 if target.has_grid else STAGE_ELEMENTS
 
-    def run(self) -> UOp:
+    def choose(self) -> Chooser:
+        """Decide for every value."""
         forced = {s: "it is a result" for s in self.sink.src}
         for n in self.long: forced[n] = f"its chain of operations would make a kernel of more than {MAX_COST}"
         for n in self.order:
@@ -119,6 +124,10 @@ class Chooser:
                 loops = (*(r for r in loops if r in shared), *(r for a, r in enumerate(axes) if a not in stage and r is not ZERO))
                 wants = [Want(root, axes, TRUE, loops)]
             for want in wants: self.pass_on(n, want)
+        return self
+
+    def mark(self) -> UOp:
+        """The graph with the decisions in it."""
         table: dict[UOp, UOp] = {}
         for n in self.order:
             src = tuple(table[s] for s in n.src)
@@ -161,7 +170,7 @@ class Chooser:
 
     def decide(self, n: UOp, wants: list[Want]) -> tuple[str | None, tuple[int, ...] | None]:
         """Why `n` must be stored (or None), and the axes it is staged by (or None)."""
-        cost, size, work = self.cost[n], max(n.size, 1), reduce_work(n, self.cost)
+        cost, size, work = self.cost[n], max(n.size, 1), reduce_work(n, self.cost, self.stored)
         if n.op.is_movement and n.op is not Ops.PAD or n.op.kind == "identity": return None, None
         per_element = work or cost
         if per_element <= 1 and not work: return None, None
@@ -231,4 +240,5 @@ def _mark(op: object, n: UOp, arg: object) -> UOp:
 
 def choose_stores(sink: UOp, target: Target) -> UOp:
     """Mark what is stored (CONTIGUOUS, with its reason) and what is staged inside a kernel (STAGE)."""
-    return Chooser(sink, target).run()
+    first = Chooser(sink, target, set()).choose()
+    return Chooser(sink, target, set(first.reasons)).choose().mark()
