@@ -196,7 +196,7 @@ def _leaf(n: UOp, seen: set[UOp] | None) -> str:
 
 def _method(n: UOp, depth: int, seen: set[UOp] | None) -> str:
     x = _inside(n.src[0], depth, seen, ATOM)
-    if n.op is Ops.REDUCE: return f"{x}.{_REDUCES[n.arg.op]}({', '.join(map(str, n.arg.axes))})"
+    if n.op is Ops.REDUCE: return f"{x}.{_REDUCES.get(n.arg.op, n.arg.op.name)}({', '.join(map(str, n.arg.axes))})"
     arg = ", ".join(map(show_arg, n.arg)) if type(n.arg) is tuple else show_arg(n.arg)
     return f"{x}.{n.op.name.lower()}({arg})"
 
