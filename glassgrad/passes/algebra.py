@@ -236,6 +236,7 @@ def where_of_bools(w: Pat, x: Pat):
 _PUSHED = (Ops.ADD, Ops.SUB, Ops.MUL, Ops.CDIV, Ops.CMOD, Ops.MAX, Ops.MIN, Ops.AND, Ops.OR, Ops.XOR, Ops.CMPLT, Ops.CMPLE, Ops.CMPEQ, Ops.CMPNE)
 
 
+w = Pat("w")
 CHOICE = op(Ops.WHERE, x, a, b).named("w")
 
 
@@ -279,6 +280,14 @@ def shut_load(n: UOp) -> UOp:
 def open_store(n: UOp, x: UOp, y: UOp, z: UOp) -> UOp:
     """store(p0:f32, r0:8, 1.5:f32, True:b1) -> store(p0, r0, 1.5:f32)"""
     return UOp(Ops.STORE, n.dtype, (x, y, z), n.arg)
+
+
+@gates.transform(op(Ops.WHERE, w, op(Ops.LOAD, x, y, z), c))
+def where_of_gated_load(n: UOp, w: UOp, z: UOp, c: object) -> UOp | None:
+    """where(r0:8 < 3, p0:f32[r0, (r0 < 3) & (r1:4 < 2)], 0.0) -> p0[r0, (r0 < 3) & (r1 < 2)]"""
+    parts = bool_float.parts_of(w)
+    if str(c) not in ("0", "0.0", "False") or parts is None or not set(parts) <= set(bool_float.parts_of(z) or ()): return None
+    return n.src[1]
 
 
 # ---- casts -----------------------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def not_at_most(n: UOp, x: UOp, y: UOp) -> UOp | None:
 @logic.transform(op((AND, OR), x, y), "bool")
 def collect_conditions(n: UOp) -> UOp | None:
     """(r0:8 < 5) & (r1:8 < 2) & (r0 < 3) -> (r0 < 3) & (r1 < 2)"""
-    parts = _parts(n)
+    parts = parts_of(n, n.op)
     if parts is None: return None
     if any(p.op is CONST and p.arg is (n.op is OR) for p in parts): return constant(n.dtype, n.op is OR)
     found = dict.fromkeys([p for p in parts if p.op is not CONST])
@@ -76,13 +76,13 @@ def collect_conditions(n: UOp) -> UOp | None:
     return None if made is n else made
 
 
-def _parts(n: UOp) -> list[UOp] | None:
-    """What a chain of one op joins, or None if it is long."""
+def parts_of(n: UOp, op: Op = AND) -> list[UOp] | None:
+    """What a chain of `op` joins (a node of another op is the only part), or None if the chain is long."""
     out, stack = [], [n]
     while stack:
         if len(out) + len(stack) > LONG_CHAIN: return None
         m = stack.pop()
-        if m.op is n.op: stack += (m.src[1], m.src[0])
+        if m.op is op: stack += (m.src[1], m.src[0])
         else: out.append(m)
     return out
 

@@ -24,9 +24,9 @@ def rewrite(root: Any, rules: RuleSet, name: str | None = None) -> Any:
     """
     roots = root if isinstance(root, tuple) else (root,)
     memo: dict[UOp, UOp] = {}
-    kept = rules.kept
+    kept = rules.kept if trace.tracer is None else None     # who listens wants to hear every rule
     for r in roots:
-        if kept is None or not _known(r, kept, memo): _simplify(r, rules, memo, name, roots)
+        if kept is None or not _known(r, kept, memo): _simplify(r, rules, kept, memo, name, roots)
     if isinstance(root, tuple): return tuple([memo[r] for r in root])
     return memo[root]
 
@@ -38,9 +38,9 @@ def _known(n: UOp, kept: str, memo: dict[UOp, UOp]) -> bool:
     return True
 
 
-def _simplify(root: UOp, rules: RuleSet, memo: dict[UOp, UOp], name: str | None, roots: tuple[UOp, ...]) -> None:
+def _simplify(root: UOp, rules: RuleSet, kept: str | None, memo: dict[UOp, UOp], name: str | None, roots: tuple[UOp, ...]) -> None:
     """Fill `memo` for everything below `root`. `waiting` holds the nodes a rule has fired on: node -> (what it gave, rule, rebuilt node)."""
-    table, kept, shaped = rules.table, rules.kept, rules.shaped
+    table, shaped = rules.table, rules.shaped
     tracer = trace.tracer
     waiting: dict[UOp, tuple[UOp, str, UOp]] = {}
     stack = [root]

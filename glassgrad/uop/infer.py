@@ -127,11 +127,13 @@ def _ne(n: UOp, x: Interval, y: Interval) -> Interval:
 
 def _horizontal(n: UOp, x: Interval) -> Interval: return _fold_of(n.arg, x, n.src[0].dtype.lanes, n.dtype)
 def _reduce(n: UOp, x: Interval, *ranges: Interval) -> Interval:
-    if ranges or not isinstance(n.arg, ReduceArg): return dtype_range(n.dtype)
-    return _fold_of(n.arg.op, x, math.prod(n.src[0].shape[a] for a in n.arg.axes), n.dtype)
+    if not isinstance(n.arg, ReduceArg): return dtype_range(n.dtype)
+    count = math.prod(r[1] + 1 for r in ranges) if ranges else math.prod(n.src[0].shape[a] for a in n.arg.axes)
+    return _fold_of(n.arg.op, x, count, n.dtype)
 def _fold_of(op: Op, x: Interval, count: int, d: DType) -> Interval:
+    """The interval of `count` values combined; a loop may run less often, so sums reach from 0 on."""
     if count and (op is Ops.MAX or op is Ops.MIN): return x
-    return (x[0] * count, x[1] * count) if op is ADD else dtype_range(d)
+    return (min(x[0] * count, 0), max(x[1] * count, 0)) if op is ADD else dtype_range(d)
 
 def _mulacc(n: UOp, x: Interval, y: Interval, z: Interval) -> Interval: return _add(n, _hull(i * j for i in x for j in y), z)
 def _same(n: UOp, x: Interval, *rest: Interval) -> Interval: return x

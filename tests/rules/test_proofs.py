@@ -79,7 +79,7 @@ def refute(facts: list, x: object, y: object) -> str:
 
 
 PROVED = [r for r in algebra.index.rules if r not in algebra.casts.rules and r.find.ops[0] not in (Ops.LOAD, Ops.STORE, Ops.CAST)
-          and not r.name.startswith("fold_")]
+          and not r.name.startswith("fold_") and r.name != "where_of_gated_load"]
 
 
 @pytest.mark.parametrize("rule", PROVED, ids=lambda r: r.name)
