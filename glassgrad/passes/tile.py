@@ -24,6 +24,7 @@ FACTORS = (1, 2, 3, 4, 5, 6, 8)
 GRAIN = 1 << 15       # operations below which a kernel stays on one thread
 CHUNKS = 16           # pieces of work a parallel kernel offers at least, where its axes allow
 GATHER = 2.5          # what one strided element costs beside one element of a contiguous vector times its lanes
+STREAM = 16           # bytes a cycle that a register tile may ask of the second-level cache
 PANEL_BYTES = 1 << 19
 FIRST_PANEL = 100     # scratch numbers of panels: beyond those of staged values
 
@@ -182,7 +183,7 @@ def registers_and_lanes(sink: UOp, target: Target) -> UOp:
             if lane is not None and lane in s.axes:
                 packed = panel_cost(s, lane, target)
                 cost += min(lane_cost(s, lane, target), packed) if packed is not None else lane_cost(s, lane, target)
-            else: cost += best_lane(s, s.own if s is not root else (), target)[0]
+            else: cost += best_lane(s, s.own if s is not root else (), target)[0] * (thrash(s, target) if is_contraction(s) else 1)
         return cost
     options = [(total(r), -i, r) for i, r in enumerate(root.own) if size(r) > 1] + [(total(None), 1, None)]
     lane = min(options, key=lambda o: o[:2])[2]
@@ -200,6 +201,11 @@ def registers_and_lanes(sink: UOp, target: Target) -> UOp:
     sink = replace_axes(sink, memo)
     if panels: sink = stage_panels(sink, [memo[n] for n in panels])
     return own_lanes(sink, target)
+
+
+def thrash(s: Statement, target: Target) -> float:
+    """How much slower a contraction with its SIMD axis inside gets when the rows of its tile leave the first-level cache."""
+    return 1.7 if 7 * 4 * math.prod(size(r) for r in s.own) > target.l1_bytes else 1.0
 
 
 def is_contraction(s: Statement) -> bool:
@@ -256,15 +262,15 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     def score(tile: dict[UOp, int]) -> float:
         tile = given | tile
         accs = math.prod(tile.values())
-        loads, live = 0.0, 0
+        loads, streamed = 0.0, 0
         for a in s.accesses:
             copies = math.prod(f for r, f in tile.items() if a.depends(r) or (r is lane and a.step(lane) != 0))
             strided = lane is not None and a.step(lane) not in (0, 1)
             loads += copies * (GATHER * lanes / 2 if strided else 1)
-            live = max(live, copies if lane is None or a.depends(lane) else 1)
-        live = min(live, *(math.prod(f for r, f in tile.items() if a.depends(r)) for a in s.accesses)) if s.accesses else 0
+            if lane is not None and a.depends(lane): streamed += copies * lanes * a.node.dtype.itemsize
+        live = min((math.prod(f for r, f in tile.items() if a.depends(r)) for a in s.accesses), default=0)
         if accs + live + 1 > target.registers: return math.inf
-        cycles = max(accs / 2, loads / 2, 4.0 if accs < 8 else 0.0) + 0.75
+        cycles = max(accs / 2, loads / 2, streamed / STREAM, 4.0 if accs < 8 else 0.0) + 0.75
         waste = math.prod(_waste(size(r), f * (lanes if r is lane else 1)) for r, f in tile.items())
         return cycles / accs * waste
     best: tuple[float, dict[UOp, int]] = (score({}), {})
