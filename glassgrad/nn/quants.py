@@ -72,12 +72,34 @@ def scaled(q: Blocks, scale: Blocks, low: Blocks | None = None) -> Blocks:
     return (y if low is None else y - low.reshape(n, -1, 1)).reshape(n, -1)
 
 
-def q4_0(x: Blocks) -> Blocks: return (f32(nibbles(x[:, 2:])) - 8) * f16(x[:, :2])
-def q4_1(x: Blocks) -> Blocks: return f32(nibbles(x[:, 4:])) * f16(x[:, :2]) + f16(x[:, 2:4])
-def q5_0(x: Blocks) -> Blocks: return (f32(nibbles(x[:, 6:]) | (bits(x[:, 2:6]) << 4)) - 16) * f16(x[:, :2])
-def q5_1(x: Blocks) -> Blocks: return f32(nibbles(x[:, 8:]) | (bits(x[:, 4:8]) << 4)) * f16(x[:, :2]) + f16(x[:, 2:4])
-def q8_0(x: Blocks) -> Blocks: return f32(i8(x[:, 2:])) * f16(x[:, :2])
-def iq4_nl(x: Blocks) -> Blocks: return look_up(IQ4_VALUES, nibbles(x[:, 2:])) * f16(x[:, :2])
+def q4_0(x: Blocks) -> Blocks:
+    """32 numbers of 4 bits around zero."""
+    return (f32(nibbles(x[:, 2:])) - 8) * f16(x[:, :2])
+
+
+def q4_1(x: Blocks) -> Blocks:
+    """32 numbers of 4 bits above a minimum."""
+    return f32(nibbles(x[:, 4:])) * f16(x[:, :2]) + f16(x[:, 2:4])
+
+
+def q5_0(x: Blocks) -> Blocks:
+    """32 numbers of 5 bits around zero; the fifth bits stand apart."""
+    return (f32(nibbles(x[:, 6:]) | (bits(x[:, 2:6]) << 4)) - 16) * f16(x[:, :2])
+
+
+def q5_1(x: Blocks) -> Blocks:
+    """32 numbers of 5 bits above a minimum; the fifth bits stand apart."""
+    return f32(nibbles(x[:, 8:]) | (bits(x[:, 4:8]) << 4)) * f16(x[:, :2]) + f16(x[:, 2:4])
+
+
+def q8_0(x: Blocks) -> Blocks:
+    """32 numbers of 8 bits."""
+    return f32(i8(x[:, 2:])) * f16(x[:, :2])
+
+
+def iq4_nl(x: Blocks) -> Blocks:
+    """32 numbers from a table of 16."""
+    return look_up(IQ4_VALUES, nibbles(x[:, 2:])) * f16(x[:, :2])
 
 
 def mxfp4(x: Blocks) -> Blocks:

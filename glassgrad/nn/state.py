@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from glassgrad.nn.checkpoints import Expanded, read_checkpoint
@@ -90,10 +90,12 @@ def get_parameters(model: Any) -> list[Tensor]:
     return list({id(x): x for x in get_state_dict(model).values()}.values())
 
 
-def load_state_dict(model: Any, state_dict: Mapping[str, Tensor], strict: bool = True, verbose: bool = False) -> list[str]:
+def load_state_dict(model: Any, state_dict: Mapping[str, Tensor], strict: bool = True, verbose: bool = False, consume: bool = False,
+                    realize: bool = True) -> list[str]:
     """Assign the tensors of `state_dict` to those of `model` with the same names; types and devices stay the model's.
 
-    Returns the names that were not loaded (strict=False). Nothing is assigned if there is an error.
+    Returns the names that were not loaded (strict=False). Nothing is assigned if there is an error. `consume` takes what was loaded out of
+    `state_dict`; without `realize` the bytes are copied when they are used.
 
     errors:  UsageError if names are missing, or with strict also if some are left over; ShapeError if shapes differ
     """
@@ -115,7 +117,9 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Tensor], strict: bool =
             )
     loaded = [name for name in mine if name not in missing]
     for name in loaded: mine[name].assign(state_dict[name].detach().to(mine[name].device).cast(mine[name].dtype))
-    if loaded: Tensor.realize(*[mine[name] for name in loaded])
+    if loaded and realize: Tensor.realize(*[mine[name] for name in loaded])
+    if consume and isinstance(state_dict, MutableMapping):
+        for name in loaded: del state_dict[name]
     if verbose: print(f"loaded {len(loaded)} of {len(mine)} tensors")
     return missing + unexpected
 

@@ -73,6 +73,14 @@ def test_load_what_fits():
     assert load_state_dict(a, {**state, "extra": state["pair.0"]}, strict=False) == ["first.bias", "extra"]
 
 
+def test_load_lazily_and_consume():
+    a, state = Model(), get_state_dict(Model())
+    expected, given = {name: x.numpy() for name, x in state.items()}, dict(state)
+    load_state_dict(a, given, consume=True, realize=False)
+    assert given == {}
+    for name, x in values(a).items(): np.testing.assert_array_equal(expected[name], x)
+
+
 def test_safetensors_round_trip(tmp_path):
     state = {"f": Tensor(np.arange(6, dtype=np.float32).reshape(2, 3)), "i": Tensor(np.arange(3)), "b": Tensor(np.array([True, False])),
              "brain": Tensor(np.array([1.0, 2.5], np.float32)).cast(dtypes.bfloat16), "scalar": Tensor(np.array(3.0, np.float16))}
