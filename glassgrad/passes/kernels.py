@@ -168,7 +168,7 @@ class _Cutter:
     def combine(self, n: UOp, idx: Index, gate: UOp, wanted: list[Demand], values: list[UOp]) -> UOp:
         self.note(n)
         if n.op.is_alu: return UOp(n.op, n.dtype, tuple(values))
-        if n.op is Ops.PAD: return gated(wanted[0].gate, values[0])
+        if n.op is Ops.PAD or n.op is Ops.GATHER: return gated(wanted[0].gate, values[0])
         if n.op is Ops.FOLD or n.op is Ops.REDUCE:
             value = gated(wanted[0].gate, values[0]) if n.op is Ops.FOLD else values[0]
             op = Ops.ADD if n.op is Ops.FOLD else n.arg.op

@@ -30,6 +30,16 @@ class Advanced(NamedTuple):
     index: UOp
 
 
+class Places(NamedTuple):
+    """Where a mask is true along one of its axes, and how long that axis is."""
+    array: Any
+    length: int
+
+
+NOTHING = Places(None, 0)
+"""The index False: a new axis without elements."""
+
+
 class IndexMixin:
     """Methods that read and write by place."""
     __slots__ = ()
@@ -79,7 +89,7 @@ class IndexMixin:
         """(the view by the basic part, what advanced indices remain on its axes, the tensors among them)"""
         keys = list(key) if isinstance(key, tuple) else [key]
         keys = [k for raw in keys for k in self._spelled_out(raw)]
-        used = sum(k is not None and k is not Ellipsis for k in keys)
+        used = sum(k is not None and k is not Ellipsis and k is not NOTHING for k in keys)
         dots = [i for i, k in enumerate(keys) if k is Ellipsis]
         if len(dots) > 1: raise IndexError_(f"index with {len(dots)} ellipses into {self.shape}\n  only one ... can stand for the axes not named")
         if used > self.ndim: raise IndexError_(f"index with {used} entries into {self.shape} {self.dtype.short}\n  the tensor has {self.ndim} axes")
@@ -93,6 +103,10 @@ class IndexMixin:
         others: list[Tensor] = []
         for k in keys:
             if k is None:
+                shape.append(1)
+                continue
+            if k is NOTHING:
+                advanced.append(Advanced(len(shape), UOp.const(dtypes.int32, 0).reshape((1,)).shrink(((0, 0),))))
                 shape.append(1)
                 continue
             a = len(box)
@@ -135,7 +149,7 @@ class IndexMixin:
         """An entry of an index as ints, slices, None, ... and int tensors; a mask becomes one for each of its axes."""
         cls = type(self)
         if k is None or k is Ellipsis or isinstance(k, slice): return [k]
-        if isinstance(k, bool): return [None, cls([0] if k else [], dtype=dtypes.int32)]
+        if isinstance(k, bool): return [None if k else NOTHING]
         if isinstance(k, int): return [k]
         if isinstance(k, range): k = list(k)
         if isinstance(k, (list, tuple)) and not k: return [cls([], dtype=dtypes.int32)]
@@ -148,11 +162,15 @@ class IndexMixin:
         is_bool = k.dtype.is_bool if isinstance(k, cls) else k.dtype == bool
         if not is_bool: return [k]
         mask = k.numpy() if isinstance(k, cls) else k
-        return list(np.nonzero(mask)) if mask.ndim else [None, np.zeros(int(mask), dtype="int32")]
+        if not mask.ndim: return [None if mask else NOTHING]
+        return [Places(places, length) for places, length in zip(np.nonzero(mask), mask.shape)]
 
     def _index_node(self, k: Any, a: int, n: int) -> UOp:
         """An int node with no negative numbers, for axis a of length n."""
         cls = type(self)
+        if isinstance(k, Places):
+            if k.length != n: raise IndexError_(f"mask of {k.length} on axis {a} of {self.shape}\n  the mask must be as long as the axis, {n}")
+            k = k.array
         if not isinstance(k, cls):
             if k.dtype.kind not in "iu": raise IndexError_(f"index of {k.dtype} on axis {a} of {self.shape}\n  try: ints or bools")
             if k.size and not (-n <= k.min() and k.max() < n):

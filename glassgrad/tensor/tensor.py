@@ -249,7 +249,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
 
         errors:  ShapeError if it does not broadcast, DTypeError if the value's kind does not fit (a float into an int tensor), DeviceError
         """
-        y = x if isinstance(x, Tensor) else Tensor(x, dtype=self.dtype if isinstance(x, (bool, int, float)) else None)
+        weak = isinstance(x, (bool, int)) or isinstance(x, float) and self.dtype.is_float
+        y = x if isinstance(x, Tensor) else Tensor(x, dtype=self.dtype if weak else None)
         new, shape = y.uop, self.shape
         if new.dtype is not self.dtype:
             if _kind(new.dtype) > _kind(self.dtype):
