@@ -204,7 +204,8 @@ def _read_legacy(data: ndarray, what: str, give: Callable[[RawTensor | Expanded]
     if (version := Machine(cursor, {}).run()) != LEGACY_PROTOCOL: raise broken(what, f"format version {version!r} is not known")
     machine = Machine(cursor, {}).run()
     swapped = isinstance(machine, dict) and machine.get("little_endian") is False
-    start, wanted = cursor.pos, {}
+    start = cursor.pos
+    wanted: dict[str, tuple[DType, int]] = {}
 
     def note(key: Any) -> Storage:  # the object stands before the storages: run once to find them, then again to build
         dtype, name, count = _storage_key(key, what)

@@ -110,7 +110,9 @@ class OptimizerGroup(Optimizer):
         self.buffers = [x for o in optimizers for x in o.buffers]
 
     def __getitem__(self, i: int) -> Optimizer: return self.optimizers[i]
-    def zero_grad(self) -> None: [o.zero_grad() for o in self.optimizers]
+    def zero_grad(self) -> None:
+        """Forget the gradients of all."""
+        for o in self.optimizers: o.zero_grad()
     def schedule_step(self) -> list[Tensor]: return [x for o in self.optimizers for x in o.schedule_step()]
 
 
