@@ -233,7 +233,8 @@ def where_of_bools(w: Pat, x: Pat):
     yield "where_else_true",   w.where(x, True),                 w.not_() | x
 
 
-_PUSHED = (Ops.ADD, Ops.SUB, Ops.MUL, Ops.CDIV, Ops.CMOD, Ops.MAX, Ops.MIN, Ops.AND, Ops.OR, Ops.XOR, Ops.CMPLT, Ops.CMPLE, Ops.CMPEQ, Ops.CMPNE)
+_PUSHED = (Ops.ADD, Ops.SUB, Ops.MUL, Ops.CDIV, Ops.CMOD, Ops.MAX, Ops.MIN, Ops.AND, Ops.OR, Ops.XOR,
+           Ops.CMPLT, Ops.CMPLE, Ops.CMPEQ, Ops.CMPNE)
 
 
 w = Pat("w")
@@ -314,7 +315,8 @@ def cast_twice(n: UOp, x: UOp) -> UOp | None:
 def _holds(d: DType, x: UOp) -> bool:
     """Does dtype `d` hold every value of `x` exactly?"""
     if x.dtype.is_bool: return True
-    if x.dtype.is_float: return d.is_float and d.exponent >= x.dtype.exponent and d.mantissa >= x.dtype.mantissa and (x.dtype.finite or not d.finite)
+    f = x.dtype
+    if f.is_float: return d.is_float and d.exponent >= f.exponent and d.mantissa >= f.mantissa and (f.finite or not d.finite)
     least, most = bounds(x)
     if d.is_float: return max(abs(least), abs(most)) <= 1 << (d.mantissa + 1) <= d.largest
     return d.is_int and d.min <= least and most <= d.max

@@ -19,6 +19,11 @@ CDIV, CMOD, CONST, MUL, RANGE = Ops.CDIV, Ops.CMOD, Ops.CONST, Ops.MUL, Ops.RANG
 divmod = RuleSet("div and mod")
 
 
+def _beyond(v: Value, x: Pat) -> Condition:
+    """Is v larger than every value and its negation? -128 // 128 is -1 in 8 bits."""
+    return ~in_range(v, x) & ~in_range(-v, x)
+
+
 def _no_wrap(x: Pat, y: Pat) -> Condition:
     """Is the product of two holes exact, and the second never 0? The corners of their intervals say so."""
     return (lo(y) > 0) & (lo(x) >= 0) & in_range(hi(x) * hi(y), x)
@@ -32,7 +37,7 @@ def nested(x: Pat, y: Pat, a: Const, b: Const):
     yield "div_zero",          x // 0,               Value("0")
     yield "mod_zero",          x % 0,                x
     yield "div_div",           (x // a) // b,        x // (a * b),             (a > 0) & (b > 0) & in_range(a * b, x)
-    yield "div_div_tiny",      (x // a) // b,        Value("0"),               (a > 0) & (b > 0) & ~in_range(a * b, x) & ~in_range(-(a * b), x)
+    yield "div_div_tiny",      (x // a) // b,        Value("0"),               (a > 0) & (b > 0) & _beyond(a * b, x)
     yield "mod_mod",           (x % a) % b,          x % b,                    (a > 0) & (b > 0) & (a % b == 0)
     yield "div_of_mod",        (x % a) // b,         (x // b) % (a // b),      (a > 0) & (b > 0) & (a % b == 0)
     yield "mul_div_exact",     (x * y) // y,         x,                        _no_wrap(x, y)
@@ -102,9 +107,9 @@ def remainder_by_symbol(n: UOp, x: UOp, y: UOp) -> UOp | None:
 
 # ---- sums that a division and its remainder make whole ---------------------------------------------------------------------------
 def recombine(terms: Terms, const: int) -> int:
-    """Put quotients and remainders of the same value together, in place: x//c*c + x%c is x, and x - x//c*c is x%c. Returns the constant.
+    """Put quotients and remainders of the same value together, in place, and return the constant.
 
-    Both hold for every x, wrapped or not.
+    x//c*c + x%c is x, and x - x//c*c is x%c: both hold for every x, wrapped or not.
     """
     for _ in range(8):
         changed = False
@@ -201,7 +206,8 @@ def _of_div(n: UOp, terms: Terms, const: int) -> UOp | None:
     size = q.src[1].arg
     inner, c = linear(q.src[0])
     span = interval(inner, c + const * size)
-    if span[0] < 0 or not fits(n.dtype, span) or not fits(n.dtype, interval(inner, c)) or size * n.src[1].arg > n.dtype.max: return None
+    d = n.dtype
+    if span[0] < 0 or not fits(d, span) or not fits(d, interval(inner, c)) or size * n.src[1].arg > d.max: return None
     return UOp(CDIV, n.dtype, (from_linear(n.dtype, inner, c + const * size), constant(n.dtype, size * n.src[1].arg)))
 
 

@@ -13,8 +13,11 @@ from glassgrad.uop.errors import RewriteError
 from glassgrad.uop.text import expr
 from glassgrad.uop.uop import UOp, toposort
 
-FREE_FIRINGS = 20_000       # a rewrite may fire this often, and FIRINGS_A_NODE for each node of the graph, before it counts as endless
+# a rewrite that fires more often than this, and this often for each node of its graph, counts as endless
+FREE_FIRINGS = 20_000
 FIRINGS_A_NODE = 200
+
+Waiting = dict[UOp, tuple[UOp, str, UOp]]      # a node a rule has fired on -> (what it gave, the rule, the node it fired on)
 
 
 def rewrite(root: Any, rules: RuleSet, name: str | None = None) -> Any:
@@ -38,11 +41,12 @@ def _known(n: UOp, kept: str, memo: dict[UOp, UOp]) -> bool:
     return True
 
 
-def _simplify(root: UOp, rules: RuleSet, kept: str | None, memo: dict[UOp, UOp], name: str | None, roots: tuple[UOp, ...]) -> None:
-    """Fill `memo` for everything below `root`. `waiting` holds the nodes a rule has fired on: node -> (what it gave, rule, rebuilt node)."""
+def _simplify(root: UOp, rules: RuleSet, kept: str | None, memo: dict[UOp, UOp], name: str | None,
+              roots: tuple[UOp, ...]) -> None:
+    """Fill `memo` for everything below `root`."""
     table, shaped = rules.table, rules.shaped
     tracer = trace.tracer
-    waiting: dict[UOp, tuple[UOp, str, UOp]] = {}
+    waiting: Waiting = {}
     stack = [root]
     fired, budget = 0, FREE_FIRINGS
     while stack:
@@ -108,7 +112,7 @@ def _head(rules: RuleSet, name: str | None) -> str:
     return f"rewrite{f' {name!r}' if name else ''} with {rules.name} does not end"
 
 
-def _endless(waiting: dict[UOp, tuple[UOp, str, UOp]], n: UOp, rules: RuleSet, name: str | None, last: str | None = None) -> RewriteError:
+def _endless(waiting: Waiting, n: UOp, rules: RuleSet, name: str | None, last: str | None = None) -> RewriteError:
     """The error for rules that undo each other, naming those on the way from `n` back to itself, or the last ones that fired."""
     names, seen, m = [], set(), n
     while m in waiting and m not in seen and len(names) < 12:

@@ -35,7 +35,8 @@ def compile_rules(rules: list[Any], op: Op) -> Callable[[UOp], Any] | None:
         for rule in mine:
             holes = [p.name for p in walk(rule.find) if p.name]
             once = frozenset(h for h in holes if holes.count(h) == 1) if rule.only_if is None else frozenset()
-            for form in _orders(Pat(rule.find.name, (op,), rule.find.src, rule.find.arg, rule.find.dtype), once): code.add(tree, rule, form)
+            find = rule.find
+            for form in _orders(Pat(find.name, (op,), find.src, find.arg, find.dtype), once): code.add(tree, rule, form)
         _compiled[key] = code.finish(tree, mine)
     return _compiled[key]
 
@@ -207,7 +208,7 @@ def _dtype_of(p: Pat, places: dict[str, str]) -> str | None:
     """The expression for the dtype of what `p` builds, or None for a constant."""
     if isinstance(p, Value): return None
     if p.ops is None: return f"{places[p.name]}.dtype"
-    if p.ops[0].out == "bool": return None if not p.src else f"bool_of({_dtype_of(p.src[-1], places) or _dtype_of(p.src[0], places)})"
+    if p.ops[0].out == "bool": return f"bool_of({_dtype_of(p.src[-1], places) or _dtype_of(p.src[0], places)})" if p.src else None
     for s in reversed(p.src or ()):
         found = _dtype_of(s, places)
         if found: return found

@@ -17,7 +17,7 @@ ANY_ARG = object()
 
 
 class Pat:
-    """A pattern. With a `name` and no ops: a hole. Else one of `ops` over `src` (None: whatever sources), perhaps with this arg and dtype."""
+    """A pattern. With a `name` and no ops: a hole. Else one of `ops` over `src` (None: whatever sources), with this arg and dtype."""
     __slots__ = ("ops", "src", "name", "arg", "dtype")
     __hash__ = object.__hash__
 
@@ -70,7 +70,7 @@ class Pat:
 
 
 class Value(Pat):
-    """Python arithmetic on constant holes: `code` is a format string over the holes' names. As a pattern: the constant of that value."""
+    """Python arithmetic on constant holes: `code` is a format string over their names. As a pattern: the constant of that value."""
     __slots__ = ("code",)
     __hash__ = object.__hash__
 
@@ -92,7 +92,7 @@ class Value(Pat):
 
 
 class Condition(Value):
-    """A truth about constants and bounds, for only-if. `&`, `|` and `~` are and, or and not: what stands right is not asked needlessly."""
+    """A truth about constants and bounds, for only-if. `&`, `|`, `~` are and, or, not: the right is not asked needlessly."""
     __slots__ = ()
     def __and__(self, y: Any) -> Condition: return Condition(f"({self.code} and {y.code})")
     def __or__(self, y: Any) -> Condition: return Condition(f"({self.code} or {y.code})")
@@ -114,7 +114,7 @@ def lift(x: Any) -> Pat:
     """A pattern as it is, a Python number as the constant of that value."""
     if isinstance(x, Pat): return x
     if isinstance(x, (bool, int, float)): return Value(repr(x) if x == x else "nan")
-    raise UsageError(f"{x!r} of type {type(x).__name__} in a pattern\n  only holes, numbers and operators between them can stand there")
+    raise UsageError(f"{x!r} of type {type(x).__name__} in a pattern\n  only holes, numbers and operators on them can stand there")
 
 
 def op(ops: Any, *src: Any, arg: Any = ANY_ARG, dtype: DType | None = None) -> Pat:

@@ -1,7 +1,7 @@
 """Rules and rule sets. A rule is data: a name, what it finds, what it gives, only if; sets add with `+`.
 
 Two kinds. Algebra: a block of rows (name, find, give[, only if]), its typed parameters are the holes. Transform: a function
-`(node or holes) -> UOp | None` for what a pattern alone cannot say; its docstring is a "before -> after" example which the suite runs.
+`(node or holes) -> UOp | None` for what a pattern alone cannot say; its docstring is a "before -> after" example, which is run.
 """
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ class RuleSet:
         holes = []
         for p in inspect.signature(block).parameters.values():
             kind = HOLES.get(str(getattr(p.annotation, "__name__", p.annotation)).rpartition(".")[2])
-            if kind is None: raise UsageError(f"rules {block.__name__}: the hole {p.name!r} has no type\n  try: {p.name}: Pat  or  {p.name}: Const")
+            if kind is None:
+                raise UsageError(f"rules {block.__name__}: the hole {p.name!r} has no type\n  try: {p.name}: Pat  or  {p.name}: Const")
             holes.append(kind(p.name))
         for name, find, give, *only_if in block(*holes):
             self._add(Rule(name, find, lift(give), lift(only_if[0]) if only_if else None, domain, block.__name__))
@@ -96,7 +97,7 @@ class RuleSet:
 
 
 class Table(dict):
-    """op -> the compiled function `node -> None | (result, rule name)`, or None where no rule has this root. Compiled at first use."""
+    """op -> the function `node -> None | (result, rule name)`, or None where no rule has this root. Compiled at first use."""
     def __init__(self, rules: RuleSet) -> None:
         super().__init__()
         self.rules = rules

@@ -27,12 +27,12 @@ class Form(NamedTuple):
 def _ops(names: str) -> frozenset[Op]: return frozenset(getattr(Ops, name) for name in names.split())
 
 
-TENSOR = Form("TENSOR", _ops("BUFFER CONST KEY VAR IOTA LEAF BIND RESHAPE EXPAND PERMUTE PAD SHRINK FLIP UNFOLD FOLD CAT REDUCE SCAN GATHER "
-                             "SCATTER SORT CONTIGUOUS STAGE DETACH COPY SINK"), frozenset())
+TENSOR = Form("TENSOR", _ops("BUFFER CONST KEY VAR IOTA LEAF BIND RESHAPE EXPAND PERMUTE PAD SHRINK FLIP UNFOLD FOLD CAT REDUCE SCAN "
+                             "GATHER SCATTER SORT CONTIGUOUS STAGE DETACH COPY SINK"), frozenset())
 KERNEL = Form("KERNEL", _ops("PARAM CONST VAR RANGE SPECIAL SCRATCH LOAD STORE AFTER END REDUCE SCAN SORT STAGE SINK BARRIER"),
               _ops("REDUCE SCAN SORT STAGE"))
-LINEAR = Form("LINEAR", _ops("PARAM CONST RANGE END SPECIAL SCRATCH LOAD STORE AFTER ACC SET GET BARRIER SPLAT LANES HREDUCE EXTRACT PACK"),
-              frozenset())
+LINEAR = Form("LINEAR", _ops("PARAM CONST RANGE END SPECIAL SCRATCH LOAD STORE AFTER ACC SET GET BARRIER SPLAT LANES HREDUCE "
+                             "EXTRACT PACK"), frozenset())
 FORMS = {f.name: f for f in (TENSOR, KERNEL, LINEAR)} | {"LOOPS": KERNEL}
 
 ARGS: dict[Op, Any] = {
@@ -68,7 +68,7 @@ def _wrong(n: UOp, form: Form) -> str | None:
     """What is wrong with one node by itself, or None."""
     op = n.op
     if not op.is_alu and op not in form.ops: return f"{op} may not stand there"
-    if op.arity >= 0 and len(n.src) != op.arity and op not in form.free_arity: return f"{op} takes {op.arity} sources, here are {len(n.src)}"
+    if op.arity not in (-1, len(n.src)) and op not in form.free_arity: return f"{op} takes {op.arity} sources, here are {len(n.src)}"
     kind = ARGS.get(op)
     if kind is not None and not isinstance(n.arg, kind): return f"its arg must be {kind.__name__}"
     rule = _RULES.get(op) or (_alu if op.is_alu else None)
@@ -84,7 +84,7 @@ def _alu(n: UOp) -> str | None:
         if src[0].dtype.lanes != n.dtype.lanes: return "a cast keeps the number of lanes"
         return "the two dtypes must have one size" if op is Ops.BITCAST and src[0].dtype.itemsize != n.dtype.itemsize else None
     values = src[1:] if op is Ops.WHERE else src
-    if op is Ops.WHERE and not (src[0].dtype.is_bool and src[0].dtype.lanes in (1, n.dtype.lanes)): return "its condition must be bool"
+    if op is Ops.WHERE and not _is_mask(src[0].dtype, n.dtype): return "its condition must be bool"
     if any(s.dtype is not values[0].dtype for s in values): return "its sources must have one dtype"
     if op.out == "bool": return None if n.dtype.is_bool and n.dtype.lanes == values[0].dtype.lanes else "a comparison is bool"
     if n.dtype is not values[0].dtype: return f"its dtype must be that of its sources, {values[0].dtype.short}"
@@ -116,8 +116,10 @@ def _access(n: UOp) -> str | None:
     if value.scalar is not buf.dtype.scalar: return f"the buffer has elements of {buf.dtype.short}, the value is {value.short}"
     if idx.dtype.lanes not in (1, value.lanes): return f"{idx.dtype.lanes} indices for {value.lanes} lanes"
     gate = n.src[2 + store:]
-    if gate and not (gate[0].dtype.is_bool and gate[0].dtype.lanes in (1, value.lanes)): return "its gate must be bool, one or one a lane"
-    return None
+    return "its gate must be bool, one or one a lane" if gate and not _is_mask(gate[0].dtype, value) else None
+
+
+def _is_mask(d: DType, value: DType) -> bool: return d.is_bool and d.lanes in (1, value.lanes)
 
 
 def base_of(buf: UOp) -> UOp:
@@ -126,21 +128,25 @@ def base_of(buf: UOp) -> UOp:
     return buf
 
 
-def _range(n: UOp) -> str | None: return None if n.src[0].dtype is n.dtype and n.dtype.is_int else "it counts in an int dtype, that of its count"
 def _end(n: UOp) -> str | None:
     if not n.src: return "it closes nothing"
     return None if all(s.op is Ops.RANGE for s in n.src[1:]) else "after its effect come the axes it closes"
-def _splat(n: UOp) -> str | None: return None if n.src[0].dtype.lanes == 1 and n.src[0].dtype is n.dtype.scalar else "it repeats a scalar of its dtype"
-def _lanes(n: UOp) -> str | None: return None if n.dtype.is_int and n.dtype.lanes > 1 else "it is an int vector"
-def _horizontal(n: UOp) -> str | None: return None if n.dtype is n.src[0].dtype.scalar else "it makes a scalar of a vector of its dtype"
-def _extract(n: UOp) -> str | None:
-    return None if n.dtype is n.src[0].dtype.scalar and 0 <= n.arg < n.src[0].dtype.lanes else "its arg must be a lane of its source"
-def _pack(n: UOp) -> str | None:
-    return None if len(n.src) == n.dtype.lanes and all(s.dtype is n.dtype.scalar for s in n.src) else "it takes a scalar of its dtype per lane"
-def _acc(n: UOp) -> str | None: return None if n.src[0].dtype is n.dtype else "its first value must have its dtype"
-def _set(n: UOp) -> str | None:
-    return None if n.src[0].op is Ops.ACC and n.src[1].dtype is n.src[0].dtype else "it takes an ACC and a value of the same dtype"
-def _get(n: UOp) -> str | None: return None if n.src and n.src[0].op is Ops.ACC and n.dtype is n.src[0].dtype else "it reads an ACC of its dtype"
+
+
+def _rule(holds: Callable[[UOp], bool], why: str) -> Callable[[UOp], str | None]: return lambda n: None if holds(n) else why
+
+
+_range = _rule(lambda n: n.src[0].dtype is n.dtype and n.dtype.is_int, "it counts in an int dtype, that of its count")
+_splat = _rule(lambda n: n.src[0].dtype is n.dtype.scalar, "it repeats a scalar of its dtype")
+_lanes = _rule(lambda n: n.dtype.is_int and n.dtype.lanes > 1, "it is an int vector")
+_horizontal = _rule(lambda n: n.dtype is n.src[0].dtype.scalar, "it makes a scalar of a vector of its dtype")
+_extract = _rule(lambda n: n.dtype is n.src[0].dtype.scalar and 0 <= n.arg < n.src[0].dtype.lanes, "its arg must be a lane of its source")
+_pack = _rule(lambda n: [s.dtype for s in n.src] == [n.dtype.scalar] * n.dtype.lanes, "it takes a scalar of its dtype per lane")
+_acc = _rule(lambda n: n.src[0].dtype is n.dtype, "its first value must have its dtype")
+_set = _rule(lambda n: n.src[0].op is Ops.ACC and n.src[1].dtype is n.src[0].dtype, "it takes an ACC and a value of the same dtype")
+_get = _rule(lambda n: bool(n.src) and n.src[0].op is Ops.ACC and n.dtype is n.src[0].dtype, "it reads an ACC of its dtype")
+
+
 def _reduce(n: UOp) -> str | None:
     if not isinstance(n.arg, ReduceArg): return None
     if n.arg.op not in (Ops.ADD, Ops.MUL, Ops.MAX, Ops.MIN): return f"nothing reduces with {n.arg.op}"

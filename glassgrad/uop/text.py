@@ -15,7 +15,7 @@ from typing import Any
 from glassgrad.uop import ops
 from glassgrad.uop.dtype import TABLE, DType, dtypes
 from glassgrad.uop.errors import UsageError
-from glassgrad.uop.ops import BufferArg, Op, Ops, ParamArg, RangeArg, ReduceArg, VarArg
+from glassgrad.uop.ops import BufferArg, Op, Ops, ParamArg, ReduceArg, VarArg
 from glassgrad.uop.uop import UOp, toposort
 
 ARG_TYPES: dict[str, type] = {}
@@ -59,7 +59,8 @@ def parse_text(text: str) -> list[UOp]:
         found = _LINE.fullmatch(line)
         if found is None: raise UsageError(f"text form, line {number}: {line!r}\n  a line reads: %3 = add i64 %1 %2 [arg]")
         name, op, dtype, src, arg = found.groups()
-        try: made[name] = UOp(_op_named(op), _dtype_named(dtype), tuple([made[s] for s in src.split()]), parse_arg(arg) if arg else None)
+        try:
+            made[name] = UOp(_op_named(op), _dtype_named(dtype), tuple([made[s] for s in src.split()]), parse_arg(arg) if arg else None)
         except (KeyError, AttributeError, ValueError, SyntaxError) as e:
             raise UsageError(f"text form, line {number}: {line!r}\n  unknown: {e}") from None
     return list(made.values())
@@ -107,12 +108,15 @@ def show_arg(arg: Any) -> str:
     if isinstance(arg, Op): return f"Ops.{arg.name}"
     if isinstance(arg, DType): return f"dtypes.{arg.name}" + (f".vec({arg.lanes})" if arg.lanes > 1 else "")
     if isinstance(arg, tuple):
-        if hasattr(arg, "_fields"): return f"{type(arg).__name__}({', '.join(f'{k}={show_arg(v)}' for k, v in zip(arg._fields, arg))})"
+        if hasattr(arg, "_fields"): return _show_fields(arg, arg._fields)
         return f"({', '.join(map(show_arg, arg))}{',' if len(arg) == 1 else ''})"
     if isinstance(arg, frozenset): return f"frozenset(({''.join(sorted(show_arg(v) + ', ' for v in arg))}))"
-    if dataclasses.is_dataclass(arg):
-        return f"{type(arg).__name__}({', '.join(f'{f.name}={show_arg(getattr(arg, f.name))}' for f in dataclasses.fields(arg))})"
+    if dataclasses.is_dataclass(arg): return _show_fields(arg, [f.name for f in dataclasses.fields(arg)])
     return repr(arg)
+
+
+def _show_fields(arg: Any, names: Iterable[str]) -> str:
+    return f"{type(arg).__name__}({', '.join(f'{name}={show_arg(getattr(arg, name))}' for name in names)})"
 
 
 def parse_arg(text: str) -> Any:
@@ -164,7 +168,9 @@ def _expr(n: UOp, depth: int, seen: set[UOp] | None) -> tuple[str, int]:
         space = "" if op.text in ("*", "//", "%", "/") else " "
         return f"{left}{space}{op.text}{space}{_inside(src[1], depth, seen, binds + 1)}", binds
     if op is Ops.NEG: return f"-{_inside(src[0], depth, seen, 8)}", 8
-    if op is Ops.LOAD: return f"{_inside(src[0], depth, seen, ATOM)}[{', '.join(_expr(s, depth - 1, seen)[0] for s in src[1:])}]", ATOM
+    if op is Ops.LOAD:
+        buf = _inside(src[0], depth, seen, ATOM)
+        return f"{buf}[{', '.join(_expr(s, depth - 1, seen)[0] for s in src[1:])}]", ATOM
     if op.is_movement or (op is Ops.REDUCE and len(src) == 1): return _method(n, depth, seen), ATOM
     args = ", ".join(_expr(s, depth - 1, seen)[0] for s in src)
     if op is Ops.CAST: return f"{n.dtype.short}({args})", ATOM
@@ -184,10 +190,12 @@ def _leaf(n: UOp, seen: set[UOp] | None) -> str:
     if seen is not None: seen.add(n)
     if n.op is Ops.RANGE:
         if not declare: return f"r{arg.id}"
-        return f"r{arg.id}:{n.src[0].arg if n.src[0].op is Ops.CONST else '?'}" + (f"{n.dtype.short}" if n.dtype is not dtypes.int64 else "")
+        count = n.src[0].arg if n.src[0].op is Ops.CONST else "?"
+        return f"r{arg.id}:{count}{'' if n.dtype is dtypes.int64 else n.dtype.short}"
     if n.op is Ops.VAR:
         span = n.dtype.short if (arg.lo, arg.hi) == (n.dtype.min, n.dtype.max) else f"{arg.lo}..{arg.hi}"
-        return arg.name + (f":{span}{'' if n.dtype is dtypes.int64 or span[0] == n.dtype.short[0] else n.dtype.short}" if declare else "")
+        short = "" if n.dtype is dtypes.int64 or span == n.dtype.short else n.dtype.short
+        return f"{arg.name}:{span}{short}" if declare else arg.name
     if n.op is Ops.SPECIAL: return arg.name
     if n.op is Ops.PARAM: return f"p{arg.slot}" + (f":{n.dtype.short}" if declare else "")
     if n.op is Ops.BUFFER: return f"b{arg.id}" + (f":{n.dtype.short}[{arg.size}]" if declare else "")
@@ -246,8 +254,8 @@ def parse_example(text: str) -> tuple[UOp, UOp]:
 
 def parse_value(text: str, names: dict[str, UOp]) -> Any:
     """Like parse_expr, but a bare number stays a Python number."""
-    if re.fullmatch(r"\s*(-?[\d.e+-]+|-?inf|nan|True|False)\s*", text): return float(text) if "inf" in text or "nan" in text else ast.literal_eval(text.strip())
-    return parse_expr(text, names)
+    if not re.fullmatch(r"\s*(-?[\d.e+-]+|-?inf|nan|True|False)\s*", text): return parse_expr(text, names)
+    return float(text) if "inf" in text or "nan" in text else ast.literal_eval(text.strip())
 
 
 def _split_buffers(text: str, names: dict[str, UOp]) -> str:
@@ -262,7 +270,7 @@ def _declared(name: str, kind: str) -> UOp:
     if (found := re.fullmatch(r"(-?\d+)\.\.(-?\d+)([a-z]\w*)?", kind)):
         return UOp(Ops.VAR, _dtype_named(found[3] or "i64"), (), VarArg(name, int(found[1]), int(found[2])))
     if (found := re.fullmatch(r"(\d+)([a-z]\w*)?", kind)):
-        return UOp(Ops.RANGE, _dtype_named(found[2] or "i64"), (UOp.const(_dtype_named(found[2] or "i64"), int(found[1])),), RangeArg(int(name[1:]), "LOOP"))
+        return UOp.range(int(name[1:]), int(found[1]), dtype=_dtype_named(found[2] or "i64"))
     if (found := re.fullmatch(r"(\w+)\[([\d, ]*)\]", kind)):
         shape = tuple(int(s) for s in found[2].split(",") if s.strip())
         return UOp(Ops.BUFFER, _dtype_named(found[1]), (), BufferArg(int(name[1:]), math.prod(shape), "CPU")).reshape(shape)
@@ -272,7 +280,8 @@ def _declared(name: str, kind: str) -> UOp:
     return UOp(Ops.VAR, d, (), VarArg(name, int(d.min), int(d.max)))
 
 
-def _default(value: Any) -> DType: return dtypes.bool if isinstance(value, bool) else dtypes.float32 if isinstance(value, float) else dtypes.int64
+def _default(value: Any) -> DType:
+    return dtypes.bool if isinstance(value, bool) else dtypes.float32 if isinstance(value, float) else dtypes.int64
 
 
 _BINARY = {ast.Add: "ADD", ast.Sub: "SUB", ast.Mult: "MUL", ast.Div: "FDIV", ast.FloorDiv: "CDIV", ast.Mod: "CMOD", ast.BitAnd: "AND",
