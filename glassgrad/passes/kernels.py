@@ -101,7 +101,18 @@ class _Cutter:
             else: value = self.lower(n, idx, TRUE)
             effect = end(store(out, at, value), idx)
         sites = tuple(self.sites)
-        return KernelCall(self.numbered(UOp.sink(effect)), tuple(self.bufs), tuple(self.vals), {self.slots[root]: (n.size, n.dtype)}, self.name(n), root.arg, sites)
+        return KernelCall(self.numbered(self.closed_once(UOp.sink(effect))), tuple(self.bufs), tuple(self.vals), {self.slots[root]: (n.size, n.dtype)}, self.name(n), root.arg, sites)
+
+    def closed_once(self, sink: UOp) -> UOp:
+        """Two reductions over one range (a sum that was merged into another, and is wanted by itself too) get a range each."""
+        claimed: dict[UOp, UOp] = {}
+        again: dict[UOp, UOp] = {}
+        for n in sink.toposort():
+            if n.op is not Ops.REDUCE: continue
+            if any(claimed.setdefault(r, n) is not n for r in n.src[1:]):
+                fresh = {r: new_range(self.counter, r.src[0].arg, r.arg.kind) for r in n.src[1:]}
+                again[n] = substitute((n,), fresh)[0]
+        return substitute((sink,), again)[0] if again else sink
 
     def numbered(self, sink: UOp) -> UOp:
         """Value params take the slots after the buffers."""
