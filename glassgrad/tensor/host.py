@@ -27,7 +27,7 @@ def from_array(array: Any, dtype: DType | None, device: str | None) -> tuple[UOp
     """
     found = getattr(dtypes, array.dtype.name, None) if array.dtype.isnative else None
     if found is None and not array.dtype.isnative: return from_array(array.astype(array.dtype.newbyteorder("=")), dtype, device)
-    if not isinstance(found, DType):
+    if not isinstance(found, DType) or found.np_name is None:
         if array.dtype.name in dtypes_by_name():  # types other packages teach NumPy, such as ml_dtypes
             return from_array(array.astype("float32"), dtype or dtypes_by_name()[array.dtype.name], device)
         raise DTypeError(f"Tensor of a NumPy array {array.shape} of {array.dtype}\n  no dtype holds its elements\n  try: array.astype('float32')")
