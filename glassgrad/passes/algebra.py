@@ -14,11 +14,12 @@ import math
 import struct
 
 from glassgrad.passes import bool_float, divmod
+from glassgrad.rewrite import trace
 from glassgrad.rewrite.driver import rewrite
 from glassgrad.rewrite.pattern import ALU, Const, Pat, Value, a, b, c, hi, in_range, lo, op, x, y, z
 from glassgrad.rewrite.rules import RuleSet
 from glassgrad.uop.dtype import DType
-from glassgrad.uop.infer import bounds, constant, from_linear, linear, order_key
+from glassgrad.uop.infer import Terms, bounds, constant, from_linear, linear, order_key
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -112,8 +113,21 @@ def collect_terms(n: UOp, x: UOp, y: UOp) -> UOp | None:
     if n.op is Ops.ADD and (_in_order(x, y) if y.op is not Ops.CONST else y.arg != 0 and x.op not in _SUMMED): return None
     terms, const = linear(n)
     if any(t.op is Ops.CDIV for t in terms): const = divmod.recombine(terms, const)
+    return _sum(n, terms, const)
+
+
+def _sum(n: UOp, terms: Terms, const: int) -> UOp | None:
+    """The sum in place of `n`, or None if it is `n`. A sum of known axes is born in normal form: nobody needs to look at it again."""
     made = from_linear(n.dtype, terms, const)
-    return None if made is n else made
+    if made is n: return None
+    for slot in ("_simple", "_clean"):
+        if any(t.op not in AXES or (t.op not in LEAVES and getattr(t, slot) is not True) for t in terms): continue
+        m = made
+        while m.op in _SUMMED:
+            setattr(m, slot, True)
+            if m.op in _ADDED: setattr(m.src[1], slot, True)
+            m = m.src[0]
+    return made
 
 
 def _in_order(x: UOp, y: UOp) -> bool:
@@ -130,8 +144,7 @@ def _in_order(x: UOp, y: UOp) -> bool:
 def negate_sum(n: UOp) -> UOp | None:
     """-(r0:4 - r1:4) -> r1 - r0"""
     terms, const = linear(n)
-    made = from_linear(n.dtype, terms, const)
-    return None if made is n else made
+    return _sum(n, terms, const)
 
 
 @sums.transform(x * a, "int")
@@ -141,8 +154,7 @@ def scale_sum(n: UOp, x: UOp, a: int) -> UOp | None:
     if x.op not in _SUMMED or a == 0 or a == 1: return constant(n.dtype, 0) if a == 0 else x if a == 1 else _minus(n, a)
     terms, const = linear(x)
     if sum(1 for t in terms if t.op not in AXES) > 1: return None
-    made = from_linear(n.dtype, {t: k * a for t, k in terms.items()}, const * a)
-    return None if made is n else made
+    return _sum(n, {t: k * a for t, k in terms.items()}, const * a)
 
 
 @sums.transform(x * y, "int")
@@ -163,10 +175,13 @@ def collect_factors(n: UOp, x: UOp, y: UOp) -> UOp | None:
     return None if made is n else made
 
 
-def _minus(n: UOp, a: int) -> UOp | None: return UOp(Ops.NEG, n.dtype, (n.src[0],)) if a == n.dtype.const(-1) else None
+def _minus(n: UOp, a: int) -> UOp | None:
+    return UOp(Ops.NEG, n.dtype, (n.src[0],)) if a == -1 or (n.dtype.kind == "uint" and a == n.dtype.max) else None
 
 
+_ADDED = frozenset((Ops.ADD, Ops.SUB))
 _SUMMED = frozenset((Ops.ADD, Ops.SUB, Ops.NEG, Ops.MUL))
+LEAVES = frozenset((Ops.RANGE, Ops.SPECIAL, Ops.VAR, Ops.LANES))
 AXES = frozenset((Ops.RANGE, Ops.SPECIAL, Ops.VAR, Ops.CDIV, Ops.CMOD, Ops.LANES))   # what index expressions are made of
 
 
@@ -436,5 +451,15 @@ tensor = (_ints + bool_float.floats + shapes).as_("tensor")
 def simplify(n: UOp) -> UOp:
     """The normal form of an index expression. Costs a look at the node if it is known, else work for what is new in it only."""
     found = n._simple
-    if found is None: return rewrite(n, index, "simplify")
-    return n if found is True else found
+    if found is not None: return n if found is True else found
+    if trace.tracer is not None or any(s._simple is not True and s.src for s in n.src): return rewrite(n, index, "simplify")
+    match = index.table[n.op]      # one new node over simple ones, as an index grows: most often one rule fires, or none
+    hit = match(n) if match is not None else None
+    if hit is None:
+        n._simple = True
+        return n
+    given = hit[0]
+    if given.site is None: given.site = n.site
+    if given._simple is not True: given = rewrite(given, index, "simplify")
+    n._simple = given
+    return given

@@ -63,7 +63,11 @@ def _simplify(root: UOp, rules: RuleSet, kept: str | None, memo: dict[UOp, UOp],
             continue
         src = n.src
         if src:
-            missing = [s for s in src if s not in memo and not (kept and _known(s, kept, memo))]
+            missing = []
+            for s in src:
+                if s in memo or (kept and _known(s, kept, memo)): continue
+                if s.src or table[s.op] is not None: missing.append(s)
+                else: memo[s] = s
             if missing:
                 stack.append(n)
                 stack += missing

@@ -100,7 +100,8 @@ class Code:
             for p, path in reversed(below): self._facts(p, path, tests)
             level = below
         for t in tests: tree = tree.setdefault(t, {})
-        tree.setdefault(None, []).extend(self._action(rule, form, holes))
+        done, action = tree.setdefault(None, []), self._action(rule, form, holes)
+        if action[0] not in done: done += action       # both orders of operands may ask the same
 
     def _facts(self, p: Pat, path: str, tests: list[str]) -> None:
         """Tests of op, number of sources, arg and dtype of the node at `path`."""

@@ -33,25 +33,22 @@ def bounds(n: UOp) -> Interval:
 
     Always right for fixed-width arithmetic: what may wrap around has the interval of its dtype.
     """
-    found = n._bounds
-    if found is not None: return found
+    if n._bounds is not None: return n._bounds
     stack = [n]
     while stack:
-        m = stack[-1]
-        if m._bounds is not None:
-            stack.pop()
-            continue
+        m = stack.pop()
         rule = _RULES.get(m.op) if m.dtype.kind != "float" else None
         if rule is None:
             m._bounds = dtype_range(m.dtype)
             continue
-        missing = [s for s in m.src if s._bounds is None]
-        if missing:
-            stack.extend(missing)
+        known = [s._bounds for s in m.src]
+        if None in known:
+            stack.append(m)
+            stack += [s for s in m.src if s._bounds is None]
             continue
-        lo, hi = rule(m, *[s._bounds for s in m.src])
-        least, most = dtype_range(m.dtype)
-        m._bounds = (lo, hi) if least <= lo and hi <= most else (least, most)
+        span = rule(m, *known)
+        least, most = _ranges.get(m.dtype) or dtype_range(m.dtype)
+        m._bounds = span if least <= span[0] and span[1] <= most else (least, most)
     return n._bounds
 
 
