@@ -1,0 +1,12 @@
+"""What every test shares: names of cases that are the same in every process, and no cache of an earlier run."""
+import os
+import tempfile
+
+os.environ.setdefault("CACHE", os.path.join(tempfile.gettempdir(), f"glassgrad-tests-{os.getuid() if hasattr(os, 'getuid') else 0}"))
+
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Functions and classes by where they stand, not by their address."""
+    if isinstance(val, type): return val.__name__
+    code = getattr(val, "__code__", None)
+    return f"{getattr(val, '__name__', 'fn').strip('<>')}{code.co_firstlineno}" if code is not None else None
