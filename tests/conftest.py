@@ -9,4 +9,5 @@ def pytest_make_parametrize_id(config, val, argname):
     """Functions and classes by where they stand, not by their address."""
     if isinstance(val, type): return val.__name__
     code = getattr(val, "__code__", None)
+    if code is None and " at 0x" in str(val): return type(val).__name__
     return f"{getattr(val, '__name__', 'fn').strip('<>')}{code.co_firstlineno}" if code is not None else None

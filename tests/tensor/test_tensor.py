@@ -67,7 +67,7 @@ def test_other_sources(tmp_path):
     assert Tensor(np.array([1.5], dtype=ml.bfloat16)).dtype is dtypes.bfloat16
 
 
-@pytest.mark.parametrize("x,error", [([[1, 2], [3]], ShapeError), ([1, [2]], ShapeError), (["a"], DTypeError), (np.array(["a"]), DTypeError), (np.array([1j]), DTypeError), ("abc", DTypeError), (object(), DTypeError)], ids=str)
+@pytest.mark.parametrize("x,error", [([[1, 2], [3]], ShapeError), ([1, [2]], ShapeError), (["a"], DTypeError), (np.array(["a"]), DTypeError), (np.array([1j]), DTypeError), ("abc", DTypeError), (object(), DTypeError)])
 def test_bad_data_is_named(x, error):
     with pytest.raises(error): Tensor(x)
 
