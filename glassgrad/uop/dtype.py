@@ -6,6 +6,8 @@ A row says how many bits a value has, what kind it is and, for floats, how the b
 from __future__ import annotations
 
 import functools
+import math
+import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,8 +197,10 @@ def round_float(d: DType, x: float) -> float:
     """`x` rounded to the nearest value of float type `d`, ties to even; beyond the largest: inf, or NaN if `d` has no inf."""
     if d.name == "float64" or x != x or x in (float("inf"), float("-inf")):
         return float("nan") if d.finite and x in (float("inf"), float("-inf")) else x
+    if d.name == "float32":
+        try: return struct.unpack("f", struct.pack("f", x))[0]
+        except OverflowError: return math.copysign(math.inf, x)
     _, min_exp, largest, tiny = _float_codec(d)
-    import math
     _, e = math.frexp(x)
     step = max(2.0 ** (e - 1 - d.mantissa) if x else tiny, tiny)
     y = round(x / step) * step

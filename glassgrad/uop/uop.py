@@ -59,6 +59,11 @@ class UOp:
     def shape(self) -> tuple[int, ...]:
         """The shape of the value; () for scalars and for everything inside a kernel."""
         if self._shape is None:
+            for s in self.src:
+                if s._shape is None: break
+            else:               # the usual case: sources are asked before their consumers
+                self._shape = (self.op.shape or _elementwise)(self.src, self.arg)
+                return self._shape  # type: ignore[return-value]
             for n in self.toposort(stop=lambda n: n._shape is not None):
                 if n._shape is None: n._shape = (n.op.shape or _elementwise)(n.src, n.arg)
         return self._shape  # type: ignore[return-value]
