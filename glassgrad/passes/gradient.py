@@ -112,7 +112,7 @@ def _cat(n: UOp, g: UOp) -> Grads:
     return tuple(out)
 
 def _copy(n: UOp, g: UOp) -> Grads:
-    device = _device_of(n.src[0])
+    device = device_of(n.src[0])
     return (g if device is None else UOp(Ops.COPY, g.dtype, (g,), device),)
 
 def _reduce(n: UOp, g: UOp) -> Grads:
@@ -199,7 +199,7 @@ def _scatter_add(base: UOp, index: UOp, x: UOp, a: int) -> UOp:
     acc = sum_dtype(x.dtype)
     return UOp(Ops.SCATTER, acc, (base.cast(acc), index, x.cast(acc)), ScatterArg(a, Ops.ADD)).cast(x.dtype)
 
-def _device_of(x: UOp) -> str | None:
+def device_of(x: UOp) -> str | None:
     """The device that memory below x ties it to."""
     seen, stack = set(), [x]
     while stack:

@@ -92,6 +92,7 @@ def floor_mod(x: UOp, y: UOp) -> UOp:
 
 
 def floor(x: UOp) -> UOp:
+    """Toward minus infinity."""
     if not x.dtype.is_float: return x
     t = x.trunc()
     return (x < t).where(t - 1, t)

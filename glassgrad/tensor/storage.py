@@ -184,6 +184,28 @@ def leaf(x: UOp) -> UOp:
     return UOp(Ops.LEAF, x.dtype, (x,), fresh_id())
 
 
+def identified(x: UOp) -> UOp:
+    """`x`, as a leaf if it is made of nothing but constants: those nodes are shared by all graphs, and so would be their memory."""
+    seen: set[UOp] = set()
+    stack = [x]
+    while stack:
+        n = stack.pop()
+        if n.op in _IDENTITIES: return x
+        if n not in seen:
+            seen.add(n)
+            stack.extend(n.src)
+    return leaf(x)
+
+
+_IDENTITIES = frozenset((Ops.LEAF, Ops.BUFFER, Ops.KEY, Ops.BIND, Ops.COPY))
+
+
+def is_constant(x: UOp) -> bool:
+    """Is `x` a constant behind views and casts?"""
+    while x.op.is_movement or x.op is Ops.CAST: x = x.src[0]
+    return x.op is Ops.CONST or x.op is Ops.IOTA
+
+
 # ---- the user's line -------------------------------------------------------------------------------------------------------------
 _is_ours: dict[CodeType, bool] = {}
 _sites: dict[tuple[CodeType, int], str] = {}

@@ -13,6 +13,7 @@ from typing import Any
 from glassgrad.device.device import Device
 from glassgrad.engine import capture
 from glassgrad.engine import realize as engine
+from glassgrad.passes.gradient import device_of
 from glassgrad.passes.gradient import gradient as differentiate
 from glassgrad.tensor import host, storage
 from glassgrad.tensor.conv import ConvMixin
@@ -24,7 +25,7 @@ from glassgrad.tensor.loss import LossMixin
 from glassgrad.tensor.movement import MovementMixin
 from glassgrad.tensor.random import RandomMixin
 from glassgrad.tensor.reduce import ReduceMixin
-from glassgrad.tensor.storage import Step, Storage, fill, leaf, read_chain, stamp, user_site, write_chain
+from glassgrad.tensor.storage import Step, Storage, fill, identified, is_constant, leaf, read_chain, stamp, user_site, write_chain
 from glassgrad.uop import bits
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
 from glassgrad.uop.errors import DeviceError, DTypeError, ShapeError, UsageError
@@ -70,6 +71,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         t = object.__new__(Tensor)
         device = self._storage.device
         for x in others: device = _common_device(device, x._storage.device, self, x)
+        if is_constant(value): value = leaf(value)
         if value.site is None: stamp(value, user_site(2))
         t._fill(Storage(value, device))
         return t
@@ -385,6 +387,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         site = user_site()
         for t, g in zip(found, _gradients(self, found, seed)):
             if g is None: continue
+            g = identified(g)
             stamp(g, site)
             grad = self._new(g)
             grad._storage.device = t._storage.device
@@ -404,7 +407,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         for t in targets:
             if not t.dtype.is_float: raise DTypeError(f"gradient for a tensor {t.shape} of {t.dtype.name}\n  only floats have gradients")
         found = _gradients(self, list(targets), self._seed("gradient", gradient))
-        return [t._new(g) if g is not None else t._new(fill(UOp.const(t.dtype, 0.0), t.shape)) for t, g in zip(targets, found)]
+        return [t._new(identified(g) if g is not None else fill(UOp.const(t.dtype, 0.0), t.shape)) for t, g in zip(targets, found)]
 
     def _seed(self, what: str, gradient: Tensor | None) -> UOp:
         if not self.dtype.is_float:
@@ -446,7 +449,7 @@ def _value_of(data: Any, dtype: DType | None, device: str | None) -> tuple[UOp, 
     if isinstance(data, (bool, int, float)):
         value = UOp.const(dtype or dtypes.from_py(data), data)
         return leaf(value if device is None else UOp(Ops.COPY, value.dtype, (value,), device)), device
-    if isinstance(data, UOp): return data, device
+    if isinstance(data, UOp): return identified(data), device or device_of(data)
     if data is None: return host.from_memory(b"", dtype or dtypes.default_float, (0,), Device.canonicalize(device)), Device.canonicalize(device)
     if isinstance(data, (list, tuple)): return _value_of_list(data, dtype, device)
     if isinstance(data, (bytes, bytearray, memoryview)): return host.from_array(np.frombuffer(data, np.uint8), dtype, device)
