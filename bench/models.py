@@ -1,9 +1,13 @@
-"""The nets of the benchmark, written once over a namespace: glassgrad and tinygrad share these names; torch and jax have their own below."""
+"""The nets of the benchmark, over names glassgrad and tinygrad share, and in torch and jax; one set of weights for all."""
+
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 RESNET18 = ((64, 1), (128, 2), (256, 2), (512, 2))
 GPT2 = SimpleNamespace(layers=12, dim=768, heads=12, vocab=50257, context=1024, tokens=128)
@@ -13,7 +17,11 @@ class Block:
     def __init__(self, nn: Any, inner: int, outer: int, stride: int) -> None:
         self.conv1, self.bn1 = nn.Conv2d(inner, outer, 3, stride=stride, padding=1, bias=False), nn.BatchNorm(outer)
         self.conv2, self.bn2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False), nn.BatchNorm(outer)
-        self.down = [nn.Conv2d(inner, outer, 1, stride=stride, bias=False), nn.BatchNorm(outer)] if stride != 1 or inner != outer else []
+        self.down = (
+            [nn.Conv2d(inner, outer, 1, stride=stride, bias=False), nn.BatchNorm(outer)]
+            if stride != 1 or inner != outer
+            else []
+        )
 
     def __call__(self, x: Any) -> Any:
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
@@ -22,6 +30,7 @@ class Block:
 
 class ResNet18:
     """ResNet-18 (He et al. 2015)."""
+
     def __init__(self, nn: Any, classes: int = 1000) -> None:
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm(64)
         self.blocks, inner = [], 64
@@ -52,11 +61,12 @@ class Layer:
 
     def __call__(self, x: Any) -> Any:
         x = x + self.attention(self.ln1(x))
-        return x + self.down(self.up(self.ln2(x)).gelu())
+        return x + self.down(self.up(self.ln2(x)).gelu("tanh"))
 
 
 class Gpt2:
     """The shape of GPT-2 small, with the head tied to the embedding."""
+
     def __init__(self, nn: Any, shape: Any = GPT2) -> None:
         self.tokens, self.places = nn.Embedding(shape.vocab, shape.dim), nn.Embedding(shape.context, shape.dim)
         self.layers = [Layer(nn, shape.dim, shape.heads) for _ in range(shape.layers)]
@@ -67,8 +77,76 @@ class Gpt2:
         return self.ln(x) @ self.tokens.weight.T
 
 
-# ---- torch -----------------------------------------------------------------------------------------------------------------------
-def torch_resnet18(classes: int = 1000) -> Any:
+# ---- weights -------------------------------------------------------------------------------------------------------
+Weights = dict[str, np.ndarray]
+
+
+def resnet18_weights(classes: int = 1000) -> Weights:
+    """Random weights of ResNet-18 by name; the running statistics are random too, so that leaving them out shows."""
+    rng, w = np.random.default_rng(18), Weights()
+
+    def convolution(name: str, *shape: int) -> None:
+        w[name + ".weight"] = rng.standard_normal(shape, np.float32) * np.float32((2 / math.prod(shape[1:])) ** 0.5)
+
+    def norm(name: str, n: int) -> None:
+        for part, low, high in (
+            ("weight", 0.5, 1.5),
+            ("bias", -0.1, 0.1),
+            ("running_mean", -0.1, 0.1),
+            ("running_var", 0.5, 1.5),
+        ):
+            w[f"{name}.{part}"] = rng.uniform(low, high, n).astype(np.float32)
+        w[name + ".num_batches_tracked"] = np.array(0, np.int64)
+
+    convolution("conv1", 64, 3, 7, 7)
+    norm("bn1", 64)
+    inner = 64
+    for i, (outer, stride) in enumerate(blocks_of_resnet18()):
+        at = f"blocks.{i}"
+        convolution(at + ".conv1", outer, inner, 3, 3)
+        norm(at + ".bn1", outer)
+        convolution(at + ".conv2", outer, outer, 3, 3)
+        norm(at + ".bn2", outer)
+        if stride != 1 or inner != outer:
+            convolution(at + ".down.0", outer, inner, 1, 1)
+            norm(at + ".down.1", outer)
+        inner = outer
+    w["fc.weight"], w["fc.bias"] = (
+        rng.uniform(-0.05, 0.05, (classes, 512)).astype(np.float32),
+        rng.uniform(-0.05, 0.05, classes).astype(np.float32),
+    )
+    return w
+
+
+def blocks_of_resnet18() -> list[tuple[int, int]]:
+    """(channels, stride) of each block."""
+    return [(outer, stride if j == 0 else 1) for outer, stride in RESNET18 for j in range(2)]
+
+
+def gpt2_weights(shape: Any = GPT2) -> Weights:
+    """Random weights of the GPT-2 shape by name."""
+    rng, d = np.random.default_rng(2), shape.dim
+
+    def normal(*s: int) -> np.ndarray:
+        return rng.standard_normal(s, np.float32) * np.float32(0.02)
+
+    w = {"tokens.weight": normal(shape.vocab, d), "places.weight": normal(shape.context, d)}
+    norms = ["ln", *[f"layers.{i}.{n}" for i in range(shape.layers) for n in ("ln1", "ln2")]]
+    for name in norms:
+        w[name + ".weight"], w[name + ".bias"] = 1 + normal(d), normal(d)
+    for i in range(shape.layers):
+        for name, outer, inner in (
+            ("attention.qkv", 3 * d, d),
+            ("attention.out", d, d),
+            ("up", 4 * d, d),
+            ("down", d, 4 * d),
+        ):
+            w[f"layers.{i}.{name}.weight"], w[f"layers.{i}.{name}.bias"] = normal(outer, inner), normal(outer)
+    return w
+
+
+# ---- torch ---------------------------------------------------------------------------------------------------------
+def torch_resnet18(weights: Weights, classes: int = 1000) -> Any:
     """The same net in torch."""
     import torch
     from torch import nn
@@ -78,78 +156,125 @@ def torch_resnet18(classes: int = 1000) -> Any:
             super().__init__()
             self.conv1, self.bn1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer)
             self.conv2, self.bn2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer)
-            down = [nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer)] if stride != 1 or inner != outer else []
+            down = (
+                [nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer)]
+                if stride != 1 or inner != outer
+                else []
+            )
             self.down = nn.Sequential(*down)
+
         def forward(self, x: Any) -> Any:
             y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
             return torch.relu(y + self.down(x))
-    layers: list[Any] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    inner = 64
-    for outer, stride in RESNET18:
-        layers += [TorchBlock(inner, outer, stride), TorchBlock(outer, outer, 1)]
-        inner = outer
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+
+    class TorchResNet18(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+            shapes = [(64, 1), *blocks_of_resnet18()]
+            self.blocks = nn.Sequential(
+                *[TorchBlock(inner, outer, stride) for (inner, _), (outer, stride) in pairwise(shapes)]
+            )
+            self.fc = nn.Linear(512, classes)
+
+        def forward(self, x: Any) -> Any:
+            x = nn.functional.max_pool2d(torch.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+            return self.fc(self.blocks(x).mean((2, 3)))
+
+    net = TorchResNet18()
+    net.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
+    return net
 
 
-# ---- jax -------------------------------------------------------------------------------------------------------------------------
-def jax_resnet18(rng: Any, classes: int = 1000) -> tuple[Any, Any]:
-    """(parameters, apply(parameters, x, train)) of the same net in jax."""
+def torch_gpt2(w: dict[str, Any], tokens: Any, shape: Any = GPT2) -> Any:
+    """The same net in torch, as a function of its weights (tensors) and tokens (1, T)."""
+    import torch
+    from torch.nn import functional as F
+
+    t, heads = tokens.shape[1], (1, tokens.shape[1], shape.heads, shape.dim // shape.heads)
+
+    def linear(x: Any, name: str) -> Any:
+        return F.linear(x, w[name + ".weight"], w[name + ".bias"])
+
+    def norm(x: Any, name: str) -> Any:
+        return F.layer_norm(x, (shape.dim,), w[name + ".weight"], w[name + ".bias"])
+
+    x = w["tokens.weight"][tokens] + w["places.weight"][torch.arange(t)]
+    for i in range(shape.layers):
+        at = f"layers.{i}."
+        q, k, v = (
+            y.reshape(heads).transpose(1, 2) for y in linear(norm(x, at + "ln1"), at + "attention.qkv").chunk(3, -1)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(1, t, shape.dim)
+        x = x + linear(mixed, at + "attention.out")
+        x = x + linear(F.gelu(linear(norm(x, at + "ln2"), at + "up"), approximate="tanh"), at + "down")
+    return norm(x, "ln") @ w["tokens.weight"].T
+
+
+# ---- jax -----------------------------------------------------------------------------------------------------------
+def jax_resnet18(w: dict[str, Any], x: Any, train: bool = False) -> tuple[Any, dict[str, Any]]:
+    """(result, new running statistics) of the same net in jax; in training the batch's statistics normalise."""
     import jax.numpy as jnp
     from jax import lax, nn
-    params: dict[str, Any] = {}
 
-    def add(name: str, *shape: int) -> None: params[name] = jnp.asarray(rng.standard_normal(shape, dtype="float32") * (2 / math.prod(shape[1:])) ** 0.5)
-    def bn(name: str, n: int) -> None:
-        params[name] = {"w": jnp.ones(n), "b": jnp.zeros(n), "m": jnp.zeros(n), "v": jnp.ones(n)}
-    add("conv", 64, 3, 7, 7)
-    bn("bn", 64)
-    inner = 64
-    for i, (outer, stride) in enumerate(RESNET18):
-        for j in range(2):
-            p = f"{i}{j}"
-            add(p + "c1", outer, inner, 3, 3), bn(p + "b1", outer), add(p + "c2", outer, outer, 3, 3), bn(p + "b2", outer)
-            if j == 0 and (stride != 1 or inner != outer): add(p + "cd", outer, inner, 1, 1), bn(p + "bd", outer)
-            inner = outer
-    add("fc", classes, 512)
+    kept: dict[str, Any] = {}
+    per_channel = (slice(None), None, None)
 
-    def conv(x: Any, w: Any, s: int, pad: int) -> Any: return lax.conv_general_dilated(x, w, (s, s), [(pad, pad)] * 2)
-    def norm(x: Any, p: Any, train: bool) -> Any:
-        m, v = (x.mean((0, 2, 3)), x.var((0, 2, 3))) if train else (p["m"], p["v"])
-        c = (slice(None), None, None)
-        return (x - m[c]) * lax.rsqrt(v[c] + 1e-5) * p["w"][c] + p["b"][c]
-    def apply(p: Any, x: Any, train: bool = False) -> Any:
-        x = nn.relu(norm(conv(x, p["conv"], 2, 3), p["bn"], train))
-        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 3, 3), (1, 1, 2, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        for i, (_, stride) in enumerate(RESNET18):
-            for j in range(2):
-                q, s = f"{i}{j}", stride if j == 0 else 1
-                y = norm(conv(nn.relu(norm(conv(x, p[q + "c1"], s, 1), p[q + "b1"], train)), p[q + "c2"], 1, 1), p[q + "b2"], train)
-                x = nn.relu(y + (norm(conv(x, p[q + "cd"], s, 0), p[q + "bd"], train) if q + "cd" in p else x))
-        return x.mean((2, 3)) @ p["fc"].T
-    return params, apply
+    def conv(x: Any, name: str, stride: int, padding: int) -> Any:
+        return lax.conv_general_dilated(x, w[name + ".weight"], (stride, stride), [(padding, padding)] * 2)
+
+    def norm(x: Any, name: str) -> Any:
+        m, v = w[name + ".running_mean"], w[name + ".running_var"]
+        if train:
+            mean, var, n = x.mean((0, 2, 3)), x.var((0, 2, 3)), x.size // x.shape[1]
+            kept.update(
+                {
+                    name + ".running_mean": 0.9 * m + 0.1 * lax.stop_gradient(mean),
+                    name + ".num_batches_tracked": w[name + ".num_batches_tracked"] + 1,
+                    name + ".running_var": 0.9 * v + 0.1 * n / (n - 1) * lax.stop_gradient(var),
+                }
+            )
+            m, v = mean, var
+        return (x - m[per_channel]) * (lax.rsqrt(v + 1e-5) * w[name + ".weight"])[per_channel] + w[name + ".bias"][
+            per_channel
+        ]
+
+    x = nn.relu(norm(conv(x, "conv1", 2, 3), "bn1"))
+    x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 3, 3), (1, 1, 2, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    for i, (_, stride) in enumerate(blocks_of_resnet18()):
+        at = f"blocks.{i}."
+        y = norm(conv(nn.relu(norm(conv(x, at + "conv1", stride, 1), at + "bn1")), at + "conv2", 1, 1), at + "bn2")
+        x = nn.relu(y + (norm(conv(x, at + "down.0", stride, 0), at + "down.1") if at + "down.0.weight" in w else x))
+    return x.mean((2, 3)) @ w["fc.weight"].T + w["fc.bias"], kept
 
 
-def jax_gpt2(rng: Any, shape: Any = GPT2) -> tuple[Any, Any]:
-    """(parameters, apply(parameters, tokens)) of the GPT-2 shape in jax, its layers written out."""
+def jax_gpt2(w: dict[str, Any], tokens: Any, shape: Any = GPT2) -> Any:
+    """The GPT-2 shape in jax, its layers written out."""
     import jax
     import jax.numpy as jnp
-    d = shape.dim
-    def weights(*s: int) -> Any: return jnp.asarray(rng.standard_normal(s, dtype="float32") * 0.02)
-    params = {"wte": weights(shape.vocab, d), "wpe": weights(shape.context, d), "layers": [
-        {"qkv": weights(d, 3 * d), "out": weights(d, d), "up": weights(d, 4 * d), "down": weights(4 * d, d), "l1": jnp.ones(d), "l2": jnp.ones(d)}
-        for _ in range(shape.layers)], "ln": jnp.ones(d)}
 
-    def norm(x: Any, w: Any) -> Any:
-        m = x.mean(-1, keepdims=True)
-        return (x - m) * jax.lax.rsqrt(((x - m) ** 2).mean(-1, keepdims=True) + 1e-5) * w
-    def apply(p: Any, tokens: Any) -> Any:
-        t = tokens.shape[-1]
-        x = p["wte"][tokens] + p["wpe"][jnp.arange(t)]
-        mask = jnp.tril(jnp.ones((t, t), bool))
-        for q in p["layers"]:
-            a, b, c = (y.reshape(1, t, shape.heads, d // shape.heads).transpose(0, 2, 1, 3) for y in jnp.split(norm(x, q["l1"]) @ q["qkv"], 3, -1))
-            s = jnp.where(mask, a @ b.transpose(0, 1, 3, 2) / math.sqrt(d // shape.heads), -jnp.inf)
-            x = x + (jax.nn.softmax(s) @ c).transpose(0, 2, 1, 3).reshape(1, t, d) @ q["out"]
-            x = x + jax.nn.gelu(norm(x, q["l2"]) @ q["up"]) @ q["down"]
-        return norm(x, p["ln"]) @ p["wte"].T
-    return params, apply
+    t, heads = tokens.shape[1], (1, tokens.shape[1], shape.heads, shape.dim // shape.heads)
+    mask = jnp.tril(jnp.ones((t, t), bool))
+
+    def linear(x: Any, name: str) -> Any:
+        return x @ w[name + ".weight"].T + w[name + ".bias"]
+
+    def norm(x: Any, name: str) -> Any:
+        rest = x - x.mean(-1, keepdims=True)
+        return (
+            rest * jax.lax.rsqrt((rest * rest).mean(-1, keepdims=True) + 1e-5) * w[name + ".weight"] + w[name + ".bias"]
+        )
+
+    x = w["tokens.weight"][tokens] + w["places.weight"][jnp.arange(t)]
+    for i in range(shape.layers):
+        at = f"layers.{i}."
+        q, k, v = (
+            y.reshape(heads).transpose(0, 2, 1, 3)
+            for y in jnp.split(linear(norm(x, at + "ln1"), at + "attention.qkv"), 3, -1)
+        )
+        scores = jnp.where(mask, q @ k.transpose(0, 1, 3, 2) / math.sqrt(heads[-1]), -jnp.inf)
+        x = x + linear(
+            (jax.nn.softmax(scores) @ v).transpose(0, 2, 1, 3).reshape(1, t, shape.dim), at + "attention.out"
+        )
+        x = x + linear(jax.nn.gelu(linear(norm(x, at + "ln2"), at + "up"), approximate=True), at + "down")
+    return norm(x, "ln") @ w["tokens.weight"].T

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from glassgrad.passes.views import TRUE, ZERO, Index, Demand, demands, new_range
+from glassgrad.passes.views import TRUE, ZERO, Demand, Index, demands, is_disjoint, new_range
 from glassgrad.target.target import Target
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, substitute, toposort
@@ -63,10 +63,10 @@ def estimate_costs(order: list[UOp], stored: set[UOp]) -> tuple[dict[UOp, int], 
     cost: dict[UOp, int] = {}
     long: list[UOp] = []
     for n in order:
-        if n.op.kind in ("reduce", "fold", "scan", "sort") or n.op in ALWAYS_STORED or n.op is Ops.BUFFER: cost[n] = 1
+        if n.op.kind in ("reduce", "fold", "scan", "sort") and not is_disjoint(n) or n.op in ALWAYS_STORED or n.op is Ops.BUFFER: cost[n] = 1
         elif n.op.kind == "leaf": cost[n] = 0
         else:
-            own = GATE_COST if n.op is Ops.PAD else n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0
+            own = GATE_COST if n.op in (Ops.PAD, Ops.FOLD) else n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0
             total = own + sum(at_hand(s, cost, stored) for s in n.src)
             if total > MAX_COST and n.shape: long.append(n)
             cost[n] = 1 if total > MAX_COST else total
@@ -78,6 +78,7 @@ def at_hand(x: UOp, cost: dict[UOp, int], stored: set[UOp]) -> int: return 1 if 
 
 def reduce_work(n: UOp, cost: dict[UOp, int], stored: set[UOp]) -> int:
     """Operations for one element of a reduction, its body included; 0 if `n` is none."""
+    if is_disjoint(n): return 0
     if n.op is Ops.FOLD: return n.arg.size * (at_hand(n.src[0], cost, stored) + 1)
     if n.op is not Ops.REDUCE: return 0
     return min(1 << 40, math.prod(n.src[0].shape[a] for a in n.arg.axes) * (at_hand(n.src[0], cost, stored) + 1))

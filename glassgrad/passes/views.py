@@ -90,6 +90,11 @@ def reshape_index(idx: Index, out: tuple[int, ...], src: tuple[int, ...]) -> Ind
     return tuple(result)
 
 
+def is_disjoint(n: UOp) -> bool:
+    """Whether the windows of a FOLD do not overlap, so that each element is in one at most and nothing is summed."""
+    return n.op is Ops.FOLD and n.arg.dilation == 1 and n.arg.size <= n.arg.stride
+
+
 def demands(n: UOp, idx: Index, gate: UOp, counter: list[int], gather: Callable[[UOp, Index, UOp], UOp]) -> list[Demand]:
     """Where the sources of `n` are wanted when `n` is wanted at `idx` under `gate`.
 
@@ -117,6 +122,12 @@ def demands(n: UOp, idx: Index, gate: UOp, counter: list[int], gather: Callable[
         a = arg.axis
         at = simplify(mul(idx[a], arg.stride) + mul(idx[-1], arg.dilation))
         return [Demand(x, (*idx[:a], at, *idx[a + 1:-1]), gate)]
+    if op is Ops.FOLD and is_disjoint(n):
+        a = arg.axis
+        o, k = div(idx[a], arg.stride), mod(idx[a], arg.stride)
+        gate = between(o, 0, x.shape[a], gate) if x.shape[a] * arg.stride < arg.length else gate
+        if arg.size < arg.stride: gate = both(gate, simplify(k < arg.size))
+        return [Demand(x, (*idx[:a], o, *idx[a + 1:], k), gate)]
     if op is Ops.FOLD:
         k = new_range(counter, arg.size, "REDUCE")
         a = arg.axis
