@@ -55,6 +55,7 @@ def stored_under(x: UOp) -> UOp | None:
 
 
 def trips(loops: tuple[UOp, ...]) -> int:
+    """How often the body of nested loops runs."""
     return math.prod(r.src[0].arg for r in loops)
 
 

@@ -232,6 +232,7 @@ class _Cutter:
 def load(buf: UOp, at: UOp, gate: UOp) -> UOp: return UOp(Ops.LOAD, buf.dtype, (buf, at) if gate is TRUE else (buf, at, gate))
 def store(buf: UOp, at: UOp, value: UOp) -> UOp: return UOp(Ops.STORE, dtypes.void, (buf, at, value))
 def end(effect: UOp, ranges: Index) -> UOp:
+    """The effect for every value of the loops among `ranges`."""
     loops = tuple(r for r in ranges if r is not ZERO)
     return UOp(Ops.END, dtypes.void, (effect, *loops)) if loops else effect
 

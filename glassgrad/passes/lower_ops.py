@@ -103,6 +103,7 @@ def _shift_down(x: UOp, c: int) -> UOp:
 
 
 def cmod(n: UOp, t: Target) -> UOp:
+    """What division leaves over, from the division."""
     x, y = n.src
     if y.op is Ops.CONST and y.arg > 0 and y.arg & y.arg - 1 == 0 and (n.dtype.kind == "uint" or bounds(x)[0] >= 0): return x & y.arg - 1
     return x - (x // y) * y

@@ -165,6 +165,7 @@ def lane_cost(s: Statement, lane: UOp | None, target: Target) -> float:
 
 
 def best_lane(s: Statement, axes: tuple[UOp, ...], target: Target) -> tuple[float, UOp | None]:
+    """The cheapest of `axes` as SIMD axis of a statement, and what it costs; None if scalars are cheaper."""
     options = [(lane_cost(s, r, target), -i, r) for i, r in enumerate(axes) if size(r) > 1]
     best = min(options, key=lambda o: o[:2], default=None)
     plain = lane_cost(s, None, target)
@@ -242,6 +243,7 @@ def split_lane(k: Kernel, r: UOp, vectors: int, target: Target) -> UOp:
 
 
 def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
+    """How many vectors a turn of an elementwise loop computes: fewer where each is heavy on registers."""
     heavy = sum(s.flops for s in k.statements)
     want = 1 if heavy > 60 else 2 if heavy > 12 else 4
     while want > 1 and size(lane) < want * target.lanes: want //= 2

@@ -201,10 +201,12 @@ def exp_reduced(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
 
 
 def exp(a: Arithmetic, x: UOp) -> UOp:
+    """e**x: the exponent split off, the rest by a polynomial."""
     return a.scale(*exp_reduced(a, a.clamp(x, *((-746.0, 710.0) if a.is_double else (-104.0, 89.0)))))
 
 
 def exp2(a: Arithmetic, x: UOp) -> UOp:
+    """2**x: the whole part in the exponent, the rest by a polynomial."""
     x = a.clamp(x, *((-1076.0, 1024.0) if a.is_double else (-151.0, 128.0)))
     t, n = a.nearest(x)
     return a.scale(a.polynomial("EXP2", x - n), t)
@@ -233,6 +235,7 @@ def log_edges(a: Arithmetic, x: UOp, y: UOp) -> UOp:
 
 
 def log(a: Arithmetic, x: UOp) -> UOp:
+    """Natural logarithm: exponent and mantissa apart."""
     k, m = split_exponent(a, x)
     f = m - 1.0
     high, low = parts("ln2", a.digits - 10, a.digits + 1)
@@ -242,6 +245,7 @@ def log(a: Arithmetic, x: UOp) -> UOp:
 
 
 def log2(a: Arithmetic, x: UOp) -> UOp:
+    """Base-2 logarithm: exponent and mantissa apart."""
     k, m = split_exponent(a, x)
     f = m - 1.0
     high, low = parts("1/ln2", a.digits + 1, a.digits + 1)
