@@ -230,6 +230,7 @@ def log_tail(a: Arithmetic, f: UOp) -> tuple[UOp, UOp]:
 
 
 def log_edges(a: Arithmetic, x: UOp, y: UOp) -> UOp:
+    """A logarithm with its edges: inf stays, 0 gives -inf, negative numbers NaN."""
     y = (x < float("inf")).where(y, x)
     return (a.const(0.0) < x).where(y, x.eq(0.0).where(a.const(-float("inf")), float("nan")))
 
