@@ -1,4 +1,4 @@
-"""The nets of the benchmark, over names glassgrad and tinygrad share, and in torch and jax; one set of weights for all."""
+"""The nets of the benchmark over names glassgrad and tinygrad share, and in torch and jax; one set of weights for all."""
 
 from __future__ import annotations
 
