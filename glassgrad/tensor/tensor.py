@@ -383,7 +383,10 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         want = [t for t in storage.trainable if t._requires_grad]
         below = _nodes_below(self.uop)
         found = [t for t in want if not below.isdisjoint(_nodes_of(t))]
-        if not found: found = [t for t in storage.leaves if t._storage.is_leaf and t.dtype.is_float and t._requires_grad is not False and not below.isdisjoint(_nodes_of(t))]
+        if not found:
+            found = [t for t in storage.leaves if t._storage.is_leaf and t.dtype.is_float and t._requires_grad is not False and not below.isdisjoint(_nodes_of(t))]
+            owners = {t._storage for t in found if not t._chain}
+            found = [t for t in found if not t._chain or t._storage not in owners]     # a view stands in only for an owner that is gone
         site = user_site()
         for t, g in zip(found, _gradients(self, found, seed)):
             if g is None: continue

@@ -200,3 +200,10 @@ def test_a_small_network_learns():
         losses.append(loss.item())
         Tensor.realize(w1, w2)
     assert losses[-1] < losses[0] / 3
+
+
+def test_a_view_of_a_leaf_that_lives_is_no_leaf():
+    x = Tensor([1.0, 2.0])
+    first = x[0]
+    (first * 3 + x[1]).backward()
+    assert x.grad.tolist() == [3.0, 1.0] and first.grad is None
