@@ -398,7 +398,8 @@ def parallel(sink: UOp, target: Target) -> UOp:
     shared += [s.free for s in k.statements if s.node.op is Ops.REDUCE and not any(x.arg.kind == "REDUCE" for x in s.free)]
     scanned = {n.src[1] for n in k.order if n.op is Ops.SCAN}
     outer = [r for r in loops if r not in scanned and all(r in f for f in shared)]
-    order = sorted(root.own, key=lambda r: (r not in outer, -sum(r in f for f in shared)))
+    # the axis of a SCAN goes innermost: the running value starts anew for each place on the other axes
+    order = sorted(root.own, key=lambda r: (r in scanned, r not in outer, -sum(r in f for f in shared)))
     kinds: dict[UOp, UOp] = {}
     work = sum(s.trips * (s.flops + len(s.accesses)) for s in k.statements)
     if target.has_grid:
