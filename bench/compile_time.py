@@ -119,11 +119,10 @@ def shared(names: dict[str, Any], net: str) -> Callable[[], Any]:
 
 def jax(net: str) -> Callable[[], Any]:
     """One call of the net in jax."""
-    import models
-    import numpy as np
-
     import jax
     import jax.numpy as jnp
+    import models
+    import numpy as np
 
     weights = {k: jnp.asarray(v) for k, v in net_weights(net).items()}
     inputs = [jnp.asarray(x) for x in net_inputs(net)]
