@@ -204,6 +204,7 @@ class _Devices:
         if name is None: return self.DEFAULT
         found = self._names.get(name)
         if found is not None: return found
+        if not isinstance(name, str): raise DeviceError(f"a device named by {name!r} of type {type(name).__name__}\n  try: 'CPU'")
         kind, _, rest = name.partition(":")
         kind = kind.upper()
         if kind not in MODULES:

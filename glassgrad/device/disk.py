@@ -27,7 +27,7 @@ class DiskDevice(DeviceBase):
         errors:  DeviceError if there is no such file
         """
         try: return os.stat(self.path).st_size
-        except OSError as e: raise DeviceError(f"{self.name}: {e.strerror}") from e
+        except OSError as e: raise DeviceError(f"{self.name}: {e.strerror}\n  try: a path from the folder you are in, {os.getcwd()}, or a full one") from e
 
     def alloc(self, nbytes: int) -> memoryview:
         """Map the first `nbytes` of the file."""

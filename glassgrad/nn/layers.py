@@ -101,13 +101,15 @@ class BatchNorm:
     def __init__(
         self, num_features: int, eps: float = 1e-5, affine: bool = True, track_running_stats: bool = True, momentum: float = 0.1
     ) -> None:
-        self.eps, self.track_running_stats, self.momentum = eps, track_running_stats, momentum
+        self.num_features, self.eps, self.track_running_stats, self.momentum = num_features, eps, track_running_stats, momentum
         self.weight, self.bias = (_ones(num_features), _zeros(num_features)) if affine else (None, None)
         if track_running_stats:
             self.num_batches_tracked = _kept(Tensor.zeros(dtype=dtypes.int64))
             self.running_mean, self.running_var = _kept(Tensor.zeros(num_features)), _kept(Tensor.ones(num_features))
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] != self.num_features:
+            raise ShapeError(f"BatchNorm({self.num_features}) of x {x.shape}\n  axis 1 of x must be the {self.num_features} channels")
         mean, var = self.statistics(x) if Tensor.training or not self.track_running_stats else (self.running_mean, self.running_var)
         return x.batchnorm(self.weight, self.bias, mean, (var + self.eps).rsqrt())
 
@@ -160,12 +162,14 @@ class GroupNorm:
     source:  torch.nn.GroupNorm
     """
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
-        if num_channels % num_groups:
+        if num_groups < 1 or num_channels % num_groups:
             raise UsageError(f"GroupNorm: {num_groups} groups of {num_channels} channels\n  groups must divide channels")
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight, self.bias = (_ones(num_channels), _zeros(num_channels)) if affine else (None, None)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ShapeError(f"{type(self).__name__} of {self.num_channels} channels of x {x.shape}\n  axis 1 of x must be the {self.num_channels} channels")
         y = x.reshape(x.shape[0], self.num_groups, -1).layernorm(eps=self.eps).reshape(x.shape)
         if self.weight is None: return y
         channels = (1, -1, *[1] * (x.ndim - 2))

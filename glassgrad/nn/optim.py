@@ -10,7 +10,7 @@ The learning rate is a tensor, so changing it (`optimizer.lr.assign(...)`, or a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from glassgrad.nn.schedules import (  # noqa: F401  (the schedules are reached as nn.optim.StepLR ...)
@@ -39,7 +39,10 @@ class Optimizer:
     errors:  UsageError if there is nothing to learn
     """
     def __init__(self, params: Sequence[Tensor], lr: float | Tensor) -> None:
-        params = list({id(x): x for x in params}.values())
+        listed = list(params) if isinstance(params, Iterable) and not isinstance(params, Tensor) else [None]
+        if not all(isinstance(x, Tensor) for x in listed):
+            raise UsageError(f"{type(self).__name__} of a {type(params).__name__}\n  the weights must be a list of Tensors\n  try: get_parameters(model)")
+        params = list({id(x): x for x in listed}.values())
         for x in params:
             if x.requires_grad is None: x.requires_grad = True
         self.params = [x for x in params if x.requires_grad]

@@ -106,6 +106,7 @@ class OneCycleLR(Schedule):
                  div_factor: float = 25.0, final_div_factor: float = 1e4) -> None:
         if anneal_strategy not in ("cos", "linear"):
             raise UsageError(f"OneCycleLR with anneal_strategy={anneal_strategy!r}\n  try: 'cos' or 'linear'")
+        if total_steps < 1: raise UsageError(f"OneCycleLR over {total_steps} steps\n  there must be at least one")
         self.max_lr, self.total_steps, self.peak = max_lr, total_steps, pct_start * total_steps - 1
         self.start_lr, self.final_lr = max_lr / div_factor, max_lr / div_factor / final_div_factor
         self.curve = line if anneal_strategy == "linear" else cosine

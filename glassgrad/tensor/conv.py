@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from glassgrad.tensor.arguments import to_ints
 from glassgrad.tensor.creation import iota
 from glassgrad.tensor.linalg import contract, in_acc
 from glassgrad.tensor.movement import pad_with
@@ -29,14 +30,15 @@ def windows(x: UOp, first: int, size: Sequence[int], stride: Sequence[int], dila
     return x
 
 
-def each(value: Any, n: int, what: str) -> tuple[int, ...]:
+def each(value: Any, n: int, what: str, name: str) -> tuple[int, ...]:
     """One number for each of n axes.
 
-    errors:  ShapeError if there are neither one nor n
+    errors:  ShapeError if there are neither one nor n, ArgumentError if they are no ints
     """
     if isinstance(value, int): return (value,) * n
-    if len(value) != n: raise ShapeError(f"{what}={tuple(value)}\n  there must be one number or one for each of {n} axes")
-    return tuple(int(v) for v in value)
+    value = to_ints(value, f"{what} with {name}={value!r}")
+    if len(value) != n: raise ShapeError(f"{what} with {name}={value}\n  there must be one number or one for each of {n} axes")
+    return value
 
 
 def to_pairs(padding: Any, n: int, what: str) -> Pairs:
@@ -45,8 +47,9 @@ def to_pairs(padding: Any, n: int, what: str) -> Pairs:
     errors:  ShapeError for another count of numbers
     """
     if isinstance(padding, int): return ((padding, padding),) * n
-    padding = tuple(padding)
-    if padding and all(isinstance(p, (tuple, list)) for p in padding) and len(padding) == n: return tuple((int(p[0]), int(p[1])) for p in padding)
+    is_pairs = isinstance(padding, (tuple, list)) and len(padding) == n and all(isinstance(p, (tuple, list)) and len(p) == 2 for p in padding)
+    if is_pairs and n: return tuple((lo, hi) for lo, hi in (to_ints(p, what) for p in padding))
+    padding = to_ints(padding, f"{what} with padding={padding!r}")
     if len(padding) == n: return tuple((p, p) for p in padding)
     if len(padding) == 2 * n: return tuple((padding[i], padding[i + 1]) for i in range(0, 2 * n, 2))[::-1]
     raise ShapeError(f"{what} with padding={padding}\n  there must be one number, {n} or {2 * n}")
@@ -67,12 +70,14 @@ class ConvMixin:
         """
         n = weight.ndim - 2
         what = f"conv2d of x {self.shape} {self.dtype.short} and weight {weight.shape} {weight.dtype.short}"
-        if n < 1 or self.ndim != n + 2: raise ShapeError(f"{what}\n  x must be (B, C, *in) and weight (O, C / groups, *k), with equally many axes behind")
+        if n < 1 or self.ndim != n + 2:
+            raise ShapeError(f"{what}\n  x must be (B, C, *in) and weight (O, C / groups, *k), with equally many axes behind")
         batch, channels, *space = self.shape
         outs, inner, *size = weight.shape
-        if channels != inner * groups: raise ShapeError(f"{what}\n  with groups={groups}, x has {channels} channels, weight takes {inner} * {groups}")
+        if channels != inner * groups:
+            raise ShapeError(f"{what}\n  with groups={groups}, x has {channels} channels, weight takes {inner} * {groups}")
         if outs % groups: raise ShapeError(f"{what}\n  {outs} output channels are no multiple of groups={groups}")
-        stride, dilation = each(stride, n, "stride"), each(dilation, n, "dilation")
+        stride, dilation = each(stride, n, what, "stride"), each(dilation, n, what, "dilation")
         pairs = _named_padding(padding, size, dilation, stride, what) if isinstance(padding, str) else to_pairs(padding, n, what)
         _check_windows(what, space, pairs, size, dilation, stride)
         d = promote(self.dtype, weight.dtype) if dtype is None else to_dtype(dtype)
@@ -85,10 +90,12 @@ class ConvMixin:
         grid = (batch, groups, per, *out, inner, *size)
         x = x.expand(grid)
         w = w.reshape((1, groups, per, *(1,) * n, inner, *size)).expand(grid)
+        _check_bias(what, bias, outs)
         y = self._new(contract(x, w, d, tuple(range(3 + n, len(grid)))).reshape((batch, outs, *out)), weight)
         return y if bias is None else y + bias.reshape(1, -1, *(1,) * n)
 
-    def conv_transpose2d(self, weight: Tensor, bias: Tensor | None = None, groups: int = 1, stride: Any = 1, dilation: Any = 1, padding: Any = 0,
+    def conv_transpose2d(self, weight: Tensor, bias: Tensor | None = None, groups: int = 1, stride: Any = 1, dilation: Any = 1,
+                         padding: Any = 0,
                          output_padding: Any = 0) -> Tensor:
         """The adjoint of conv2d: every element spreads a weighted window over the output.
 
@@ -97,11 +104,14 @@ class ConvMixin:
         """
         n = weight.ndim - 2
         what = f"conv_transpose2d of x {self.shape} {self.dtype.short} and weight {weight.shape} {weight.dtype.short}"
-        if n < 1 or self.ndim != n + 2: raise ShapeError(f"{what}\n  x must be (B, C, *in) and weight (C, O / groups, *k), with equally many axes behind")
+        if n < 1 or self.ndim != n + 2:
+            raise ShapeError(f"{what}\n  x must be (B, C, *in) and weight (C, O / groups, *k), with equally many axes behind")
         batch, channels, *space = self.shape
         given, per, *size = weight.shape
-        if channels != given or channels % groups: raise ShapeError(f"{what}\n  with groups={groups}, x has {channels} channels, weight takes {given}")
-        stride, dilation, more = each(stride, n, "stride"), each(dilation, n, "dilation"), each(output_padding, n, "output_padding")
+        if channels != given or channels % groups:
+            raise ShapeError(f"{what}\n  with groups={groups}, x has {channels} channels, weight takes {given}")
+        stride, dilation = each(stride, n, what, "stride"), each(dilation, n, what, "dilation")
+        more = each(output_padding, n, what, "output_padding")
         pairs = to_pairs(padding, n, what)
         d = promote(self.dtype, weight.dtype)
         acc = sum_dtype(d)
@@ -116,6 +126,7 @@ class ConvMixin:
         box = [(lo, m - hi + p) for m, (lo, hi), p in zip(y.shape[2:], pairs, more)]
         if any(lo > hi for lo, hi in box): raise ShapeError(f"{what}\n  padding={padding} leaves nothing of an output {y.shape[2:]}")
         y = y.pad(((0, 0), (0, 0), *((0, max(hi - m, 0)) for m, (_, hi) in zip(y.shape[2:], box)))).shrink(((0, batch), (0, groups * per), *box))
+        _check_bias(what, bias, groups * per)
         t = self._new(y.cast(d), weight)
         return t if bias is None else t + bias.reshape(1, -1, *(1,) * n)
 
@@ -154,12 +165,14 @@ class ConvMixin:
                               self.shape[self.ndim - n:], to_pairs(padding, n, "avg_pool2d") if count_include_pad else None)[0]
         return self._new((out / reduce(count, Ops.ADD, axes)).cast(x.dtype))
 
-    def max_unpool2d(self, indices: Tensor, kernel_size: Any = (2, 2), stride: Any = None, padding: Any = 0, output_size: Any = None) -> Tensor:
+    def max_unpool2d(self, indices: Tensor, kernel_size: Any = (2, 2), stride: Any = None, padding: Any = 0,
+                     output_size: Any = None) -> Tensor:
         """Each element put back at its place of max_pool2d(return_indices=True), zeros elsewhere."""
-        n = 2 if isinstance(kernel_size, int) else len(kernel_size)
-        size = each(kernel_size, n, "kernel_size")
-        steps = each(size if stride is None else stride, n, "stride")
-        pads = each(padding, n, "padding")
+        what = f"max_unpool2d of {self.shape} {self.dtype.short} with windows {kernel_size}"
+        n = 2 if isinstance(kernel_size, int) else len(to_ints(kernel_size, what))
+        size = each(kernel_size, n, what, "kernel_size")
+        steps = each(size if stride is None else stride, n, what, "stride")
+        pads = each(padding, n, what, "padding")
         lead, space = self.shape[:self.ndim - n], self.shape[self.ndim - n:]
         out = tuple(output_size)[-n:] if output_size is not None else tuple((m - 1) * s - 2 * p + k for m, s, p, k in zip(space, steps, pads, size))
         flat = self._new(fill(self.uop.const_like(0), (*lead, math.prod(out))))
@@ -168,11 +181,11 @@ class ConvMixin:
     def _windows(self, what: str, kernel_size: Any, stride: Any, dilation: Any, padding: Any, ceil_mode: bool, value: Any,
                  space: Sequence[int] | None = None, real: Pairs | None = None) -> tuple[UOp, tuple[int, ...], int]:
         """(windows over the last axes, window size, their number). `real`: padding that is in x already, of a tensor with `space`."""
-        n = 2 if isinstance(kernel_size, int) else len(kernel_size)
         what = f"{what} of {self.shape} {self.dtype.short} with windows {kernel_size}"
+        n = 2 if isinstance(kernel_size, int) else len(to_ints(kernel_size, what))
         if self.ndim < n: raise ShapeError(f"{what}\n  there must be at least {n} axes")
-        size = each(kernel_size, n, "kernel_size")
-        stride, dilation = each(size if stride is None else stride, n, "stride"), each(dilation, n, "dilation")
+        size = each(kernel_size, n, what, "kernel_size")
+        stride, dilation = each(size if stride is None else stride, n, what, "stride"), each(dilation, n, what, "dilation")
         pairs = to_pairs(padding, n, what)
         x = self.uop
         lead = self.ndim - n
@@ -197,8 +210,14 @@ def _named_padding(name: str, size: Sequence[int], dilation: Sequence[int], stri
     return tuple((s // 2, s - s // 2) for s in spans)
 
 
-def _check_windows(what: str, space: Sequence[int], pairs: Pairs, size: Sequence[int], dilation: Sequence[int], stride: Sequence[int]) -> None:
+def _check_bias(what: str, bias: Tensor | None, outs: int) -> None:
+    if bias is not None and bias.numel() != outs:
+        raise ShapeError(f"{what}\n  the bias is {bias.shape}; it must be ({outs},), one for each output channel")
+
+
+def _check_windows(what: str, space: Sequence[int], pairs: Pairs, size: Sequence[int], dilation: Sequence[int],
+                   stride: Sequence[int]) -> None:
     for i, (m, (lo, hi), k, d, s) in enumerate(zip(space, pairs, size, dilation, stride)):
         if k < 1 or d < 1 or s < 1: raise ShapeError(f"{what}\n  window, stride and dilation must be at least 1")
         if m + lo + hi < d * (k - 1) + 1:
-            raise ShapeError(f"{what}\n  spatial axis {i} of {m}, with padding {m + lo + hi}, is shorter than a window, which spans {d * (k - 1) + 1}")
+            raise ShapeError(f"{what}\n  spatial axis {i} has {m} elements, {m + lo + hi} with padding: it is shorter than a window, which spans {d * (k - 1) + 1}")

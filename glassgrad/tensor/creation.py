@@ -4,8 +4,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from glassgrad.engine import realize as engine
 from glassgrad.device.device import Device
+from glassgrad.engine import realize as engine
+from glassgrad.tensor.arguments import take_number
 from glassgrad.tensor.storage import fill
 from glassgrad.uop.dtype import DType, dtypes, promote, to_dtype
 from glassgrad.uop.errors import ShapeError, UsageError
@@ -44,7 +45,8 @@ class CreationMixin:
         return cls._made(fill(UOp.const(dtype, value), shape), device, requires_grad)
 
     @classmethod
-    def full(cls, shape: Any, fill_value: Any, *, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None) -> Tensor:
+    def full(cls, shape: Any, fill_value: Any, *, device: str | None = None, dtype: Any = None,
+             requires_grad: bool | None = None) -> Tensor:
         """`fill_value` everywhere.
 
         dtypes:  dtype, or what the Python value is
@@ -52,8 +54,9 @@ class CreationMixin:
         >>> Tensor.full((2,), 7).tolist()
         [7, 7]
         """
-        sizes = to_shape((shape,) if isinstance(shape, (tuple, list)) else (int(shape),), "full of shape")
+        sizes = to_shape((shape,), "full of shape")
         if hasattr(fill_value, "uop"): fill_value = fill_value.item()
+        fill_value = take_number(fill_value, "full", "fill_value")
         return cls._constant(sizes, fill_value, to_dtype(dtype) if dtype is not None else dtypes.from_py(fill_value), device, requires_grad)
     @classmethod
     def zeros(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None) -> Tensor:
@@ -78,7 +81,7 @@ class CreationMixin:
 
     def full_like(self, fill_value: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool | None = None) -> Tensor:
         """`fill_value` in this shape, dtype and device."""
-        return type(self)._constant(self.shape, fill_value, to_dtype(dtype or self.dtype), device or self._storage.device, requires_grad)
+        return type(self)._constant(self.shape, take_number(fill_value, "full_like", "fill_value"), to_dtype(dtype or self.dtype), device or self._storage.device, requires_grad)
     def zeros_like(self, **more: Any) -> Tensor: return self.full_like(0, **more)
     def ones_like(self, **more: Any) -> Tensor: return self.full_like(1, **more)
     def const_like(self, value: Any) -> Tensor: return self.full_like(value)
@@ -86,7 +89,8 @@ class CreationMixin:
         return type(self).empty(self.shape, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     @classmethod
-    def eye(cls, n: int, m: int | None = None, *, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None) -> Tensor:
+    def eye(cls, n: int, m: int | None = None, *, device: str | None = None, dtype: Any = None,
+            requires_grad: bool | None = None) -> Tensor:
         """Ones on the diagonal of an n x m matrix (m = n unless given)."""
         m = n if m is None else m
         if n < 0 or m < 0: raise ShapeError(f"eye({n}, {m})\n  sizes must not be negative")
@@ -104,6 +108,7 @@ class CreationMixin:
         """
         if stop is None: start, stop = 0, start
         if step == 0: raise UsageError(f"arange({start}, {stop}, {step})\n  the step must not be zero")
+        if not math.isfinite(start + stop + step): raise UsageError(f"arange({start}, {stop}, {step})\n  the bounds must be finite")
         d = to_dtype(dtype) if dtype is not None else promote(*(dtypes.from_py(v) for v in (start, stop, step)))
         if dtype is None and d.is_int and not all(d.min <= v <= d.max for v in (start, stop)): d = dtypes.int64
         n = max(math.ceil((stop - start) / step), 0)
@@ -116,7 +121,8 @@ class CreationMixin:
         return cls._made(x.cast(d), device, requires_grad)
 
     @classmethod
-    def linspace(cls, start: float, stop: float, steps: int, *, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None) -> Tensor:
+    def linspace(cls, start: float, stop: float, steps: int, *, device: str | None = None, dtype: Any = None,
+                 requires_grad: bool | None = None) -> Tensor:
         """`steps` values from start to stop, both included.
 
         >>> Tensor.linspace(0, 1, 3).tolist()
@@ -139,7 +145,8 @@ class CreationMixin:
         """
         if indexing not in ("ij", "xy"): raise UsageError(f"meshgrid with indexing={indexing!r}\n  try: 'ij' or 'xy'")
         parts = [x if x.ndim else x.reshape(1) for x in (self, *others)]
-        if any(x.ndim != 1 for x in parts): raise ShapeError(f"meshgrid of {', '.join(str(x.shape) for x in parts)}\n  every tensor must be 1-D")
+        if any(x.ndim != 1 for x in parts):
+            raise ShapeError(f"meshgrid of {', '.join(str(x.shape) for x in parts)}\n  every tensor must be 1-D")
         order = list(range(len(parts)))
         if indexing == "xy" and len(parts) > 1: order[:2] = [1, 0]
         shape = tuple(parts[k].shape[0] for k in order)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from glassgrad.tensor.arguments import operand
 from glassgrad.tensor.creation import iota
 from glassgrad.uop.dtype import DType, dtypes, promote, to_dtype
 from glassgrad.uop.errors import DTypeError, ShapeError, UsageError
@@ -34,7 +35,8 @@ def broadcast_shapes(*shapes: tuple[int, ...], what: str = "an operation") -> tu
     for i in range(n):
         sizes = {s[i - n + len(s)] for s in shapes if i - n + len(s) >= 0} - {1}
         if len(sizes) > 1:
-            raise ShapeError(f"{what} of {' and '.join(map(str, shapes))}\n  axis {i - n} is {' and '.join(map(str, sorted(sizes)))}; the sizes must be equal or 1")
+            raise ShapeError(f"{what} of {' and '.join(map(str, shapes))}\n"
+                             f"  axis {i - n} is {' and '.join(map(str, sorted(sizes)))}; the sizes must be equal or 1")
         out.append(sizes.pop() if sizes else 1)
     return tuple(out)
 
@@ -64,7 +66,9 @@ def _fit(x: UOp, value: Any, what: str, bits: bool, compare: bool) -> tuple[UOp,
     d = scalar_dtype(x.dtype, value)
     if d.is_int and type(value) is int and not d.min <= value <= d.max and not bits:
         wide = dtypes.int64 if compare and -(1 << 63) <= value < 1 << 63 and d is not dtypes.uint64 else dtypes.float64
-        if not compare: raise DTypeError(f"{what} of {x.shape} {x.dtype.short} and {value}\n  {d.name} goes from {d.min} to {d.max}\n  try: .cast(dtypes.int64) first")
+        if not compare:
+            raise DTypeError(f"{what} of {x.shape} {x.dtype.short} and {value}\n  {d.name} goes from {d.min} to {d.max}\n"
+                             f"  try: .cast(dtypes.int64) first")
         d = wide
     return x.cast(d), UOp.const(d, value)
 
@@ -243,14 +247,15 @@ class ElementwiseMixin:
         if wide and d.bits < 32: return self._new(f(x.cast(dtypes.float32)).cast(d))
         return self._new(f(x))
 
-    def _pair(self, y: Any, what: str, bits: bool = False, compare: bool = False, floats: bool = False, reverse: bool = False) -> tuple[UOp, UOp, tuple[Tensor, ...]]:
+    def _pair(self, y: Any, what: str, bits: bool = False, compare: bool = False, floats: bool = False,
+              reverse: bool = False) -> tuple[UOp, UOp, tuple[Tensor, ...]]:
         """This and `y` as nodes of one dtype and shape, in the order of the operands, and the tensors among `y`."""
         a = self.uop
         if isinstance(y, NUMBERS):
             if floats and not a.dtype.is_float: a = a.cast(dtypes.default_float)
             a, b = _fit(a, y, what, bits, compare)
             return (b, a, ()) if reverse else (a, b, ())
-        if not isinstance(y, type(self)): y = type(self)(y)
+        if not isinstance(y, type(self)): y = operand(type(self), y, self, what)
         b = y.uop
         if a.dtype is not b.dtype or (floats and not a.dtype.is_float):
             d = promote(a.dtype, b.dtype)
@@ -296,7 +301,8 @@ class ElementwiseMixin:
         if rounding_mode is None:
             a, b, others = self._pair(y, "div", floats=True, reverse=reverse)
             return self._new(a / b, *others)
-        if rounding_mode not in ("trunc", "floor"): raise UsageError(f"div with rounding_mode={rounding_mode!r}\n  try: None, 'trunc' or 'floor'")
+        if rounding_mode not in ("trunc", "floor"):
+            raise UsageError(f"div with rounding_mode={rounding_mode!r}\n  try: None, 'trunc' or 'floor'")
         a, b, others = self._pair(y, "div", reverse=reverse)
         if a.dtype.is_bool: a, b = a.cast(dtypes.default_int), b.cast(dtypes.default_int)
         if rounding_mode == "floor": return self._new(floor_div(a, b), *others)
@@ -316,6 +322,7 @@ class ElementwiseMixin:
     def fmod(self, y: Any) -> Tensor:
         """What x divided by y toward zero leaves over, with the sign of x, as in C."""
         a, b, others = self._pair(y, "fmod")
+        if a.dtype.is_bool: a, b = a.cast(dtypes.default_int), b.cast(dtypes.default_int)
         return self._new(a - (a / b).trunc() * b if a.dtype.is_float else a % b, *others)
     def pow(self, y: Any, reverse: bool = False) -> Tensor:
         """x ** y
@@ -325,7 +332,8 @@ class ElementwiseMixin:
         a, b, others = self._pair(y, "pow", reverse=reverse)
         if a.dtype.is_bool: a, b = a.cast(dtypes.default_int), b.cast(dtypes.default_int)
         if a.dtype.is_int and b.op is Ops.CONST and b.arg < 0:
-            raise UsageError(f"pow of {self.shape} {self.dtype.short} and {b.arg}\n  ints have no negative powers\n  try: x.float() ** {b.arg}")
+            raise UsageError(f"pow of {self.shape} {self.dtype.short} and {b.arg}\n  ints have no negative powers\n"
+                             f"  try: x.float() ** {b.arg}")
         x, y_ = align(a, b, what="pow")
         out = power(x, y_)
         if out.shape != x.shape and x.shape: out = out.broadcast_to(x.shape)
@@ -364,14 +372,16 @@ class ElementwiseMixin:
     # ---- bits and logic ------------------------------------------------------------------------------------------------------------
     def _bits(self, op: Op, y: Any, what: str, reverse: bool = False) -> Tensor:
         a, b, others = self._pair(y, what, bits=True, reverse=reverse)
-        if a.dtype.is_float: raise DTypeError(f"{what} of {self.shape} {self.dtype.short}\n  floats have no bits to combine\n  try: x.bitcast(dtypes.int32)")
+        if a.dtype.is_float:
+            raise DTypeError(f"{what} of {self.shape} {self.dtype.short}\n  floats have no bits to combine\n  try: x.bitcast(dtypes.int32)")
         return self._new(a.alu(op, b), *others)
     def bitwise_and(self, y: Any, reverse: bool = False) -> Tensor: return self._bits(Ops.AND, y, "bitwise_and", reverse)
     def bitwise_or(self, y: Any, reverse: bool = False) -> Tensor: return self._bits(Ops.OR, y, "bitwise_or", reverse)
     def bitwise_xor(self, y: Any, reverse: bool = False) -> Tensor: return self._bits(Ops.XOR, y, "bitwise_xor", reverse)
     def bitwise_not(self) -> Tensor:
         x = self.uop
-        if x.dtype.is_float: raise DTypeError(f"bitwise_not of {x.shape} {x.dtype.short}\n  floats have no bits to combine\n  try: x.logical_not()")
+        if x.dtype.is_float:
+            raise DTypeError(f"bitwise_not of {x.shape} {x.dtype.short}\n  floats have no bits to combine\n  try: x.logical_not()")
         return self._new(x ^ (True if x.dtype.is_bool else -1))
     def lshift(self, y: Any, reverse: bool = False) -> Tensor: return self._shift(Ops.SHL, y, "lshift", reverse)
     def rshift(self, y: Any, reverse: bool = False) -> Tensor: return self._shift(Ops.SHR, y, "rshift", reverse)
@@ -409,11 +419,11 @@ class ElementwiseMixin:
             d = promote(dtypes.from_py(x), dtypes.from_py(y))
             a, b, others = UOp.const(d, x), UOp.const(d, y), ()
         elif isinstance(x, NUMBERS):
-            y = y if isinstance(y, cls) else cls(y)
+            y = operand(cls, y, self, "where")
             b, a = _fit(y.uop, x, "where", False, False)
             others = (y,)
         else:
-            x = x if isinstance(x, cls) else cls(x)
+            x = operand(cls, x, self, "where")
             a, b, others = x._pair(y, "where")
             others = (x, *others)
         cond = self.uop.cast(dtypes.bool)
@@ -535,6 +545,7 @@ class ElementwiseMixin:
         """
         if not self.dtype.is_int: raise DTypeError(f"one_hot of {self.shape} {self.dtype.short}\n  classes are ints\n  try: x.int()")
         if num_classes == -1: num_classes = int(self.max().item()) + 1
+        if num_classes < 1: raise UsageError(f"one_hot of {self.shape} in {num_classes} classes\n  there must be at least one")
         x = self.uop
         shape = (*x.shape, num_classes)
         return self._new(x.reshape((*x.shape, 1)).expand(shape).eq(iota(num_classes).cast(x.dtype).broadcast_to(shape)).cast(dtypes.default_int))

@@ -30,7 +30,8 @@ def from_array(array: Any, dtype: DType | None, device: str | None) -> tuple[UOp
     if not isinstance(found, DType) or found.np_name is None:
         if array.dtype.name in dtypes_by_name():  # types other packages teach NumPy, such as ml_dtypes
             return from_array(array.astype("float32"), dtype or dtypes_by_name()[array.dtype.name], device)
-        raise DTypeError(f"Tensor of a NumPy array {array.shape} of {array.dtype}\n  no dtype holds its elements\n  try: array.astype('float32')")
+        raise DTypeError(f"Tensor of a NumPy array {array.shape} of {array.dtype}\n  no dtype holds its elements\n"
+                         f"  try: array.astype('float32')")
     device = Device.canonicalize(device)
     dtype = dtype or found
     if found is dtype and array.nbytes >= LAZY_BYTES and array.flags.c_contiguous and _is_frozen(array):
@@ -75,11 +76,14 @@ def flatten_lists(data: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:
     while True:
         kinds = {isinstance(x, (list, tuple)) for x in level}
         if kinds != {True}:
-            if True in kinds: raise ShapeError(f"Tensor of nested lists of depth {len(shape) + 1}\n  some entries are lists, some are numbers; all must be alike")
+            if True in kinds:
+                raise ShapeError(f"Tensor of nested lists of depth {len(shape) + 1}\n"
+                                 f"  some entries are lists, some are numbers; all must be alike")
             return tuple(shape), level
         sizes = {len(x) for x in level}
         if len(sizes) > 1:
-            raise ShapeError(f"Tensor of nested lists of depth {len(shape) + 1}\n  lists of {' and '.join(map(str, sorted(sizes)))} entries stand side by side; "
+            raise ShapeError(f"Tensor of nested lists of depth {len(shape) + 1}\n"
+                             f"  lists of {' and '.join(map(str, sorted(sizes)))} entries stand side by side; "
                              "all must be equally long")
         shape.append(sizes.pop())
         level = [x for part in level for x in part]
@@ -91,7 +95,8 @@ def from_path(path: str | os.PathLike[str], dtype: DType | None) -> tuple[UOp, s
     name = f"DISK:{os.path.abspath(os.fspath(path))}"
     dtype = dtype or dtypes.uint8
     nbytes = Device[name].file_bytes  # type: ignore[attr-defined]
-    if nbytes % dtype.itemsize: raise UsageError(f"Tensor of the file {os.fspath(path)}\n  its {nbytes} bytes are no whole number of {dtype.name}")
+    if nbytes % dtype.itemsize:
+        raise UsageError(f"Tensor of the file {os.fspath(path)}\n  its {nbytes} bytes are no whole number of {dtype.name}")
     return engine.new_buffer(name, nbytes // dtype.itemsize, dtype), name
 
 

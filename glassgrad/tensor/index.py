@@ -70,7 +70,8 @@ class IndexMixin:
         flat, index, shape, back = _joined(base, advanced)
         y = self._like(value)
         if y.dtype is not base.dtype and _rank(y.dtype) > _rank(base.dtype):
-            raise DTypeError(f"x[...] = a value of {y.dtype.name} for x {self.shape} of {base.dtype.name}\n  {y.dtype.name} values do not fit in {base.dtype.name}\n"
+            raise DTypeError(f"x[...] = a value of {y.dtype.name} for x {self.shape} of {base.dtype.name}\n"
+                             f"  {y.dtype.name} values do not fit in {base.dtype.name}\n"
                              f"  try: .cast(dtypes.{base.dtype.name}) on the value")
         if broadcast_shapes(y.shape, shape, what="x[...] = value, shapes of value and place") != shape:
             raise ShapeError(f"x[...] = a value of shape {y.shape}\n  the place has shape {shape}; the value must broadcast to it")
@@ -79,7 +80,8 @@ class IndexMixin:
         new = new.reshape(index.shape)
         if not index.size: return
         view.assign(self._new(back(UOp(Ops.SCATTER, base.dtype, (flat, index, new), ScatterArg(0, None))), y))
-    def __delitem__(self, key: Any) -> None: raise UsageError("del x[...]\n  a tensor's elements cannot be deleted\n  try: x[mask], which copies")
+    def __delitem__(self, key: Any) -> None:
+        raise UsageError("del x[...]\n  a tensor's elements cannot be deleted\n  try: x[mask], which copies")
 
     def _like(self, value: Any) -> Tensor:
         if isinstance(value, type(self)): return value
@@ -91,8 +93,10 @@ class IndexMixin:
         keys = [k for raw in keys for k in self._spelled_out(raw)]
         used = sum(k is not None and k is not Ellipsis and k is not NOTHING for k in keys)
         dots = [i for i, k in enumerate(keys) if k is Ellipsis]
-        if len(dots) > 1: raise IndexError_(f"index with {len(dots)} ellipses into {self.shape}\n  only one ... can stand for the axes not named")
-        if used > self.ndim: raise IndexError_(f"index with {used} entries into {self.shape} {self.dtype.short}\n  the tensor has {self.ndim} axes")
+        if len(dots) > 1:
+            raise IndexError_(f"index with {len(dots)} ellipses into {self.shape}\n  only one ... can stand for the axes not named")
+        if used > self.ndim:
+            raise IndexError_(f"index with {used} entries into {self.shape} {self.dtype.short}\n  the tensor has {self.ndim} axes")
         at = dots[0] if dots else len(keys)
         keys[at:at + 1] = [slice(None)] * (self.ndim - used)
         box: list[tuple[int, int]] = []
@@ -112,7 +116,8 @@ class IndexMixin:
             a = len(box)
             n = self.shape[a]
             if isinstance(k, int):
-                if not -n <= k < n: raise IndexError_(f"index {k} on axis {a} of {self.shape} {self.dtype.short}\n  it must be from {-n} to {n - 1}")
+                if not -n <= k < n:
+                    raise IndexError_(f"index {k} on axis {a} of {self.shape} {self.dtype.short}\n  it must be from {-n} to {n - 1}")
                 box.append((k % n, k % n + 1))
                 strides.append(1)
             elif isinstance(k, slice):
@@ -158,7 +163,9 @@ class IndexMixin:
             elif isinstance(k, (list, tuple)) or hasattr(k, "__array__"): k = np.asarray(k)
             elif hasattr(k, "uop"): k = cls(k)
             elif hasattr(k, "__index__"): return [k.__index__()]
-            else: raise IndexError_(f"index {k!r} of type {type(k).__name__} into {self.shape}\n  try: an int, a slice, None, ..., a list, or an int or bool tensor")
+            else:
+                raise IndexError_(f"index {k!r} of type {type(k).__name__} into {self.shape}\n"
+                                  f"  try: an int, a slice, None, ..., a list, or an int or bool tensor")
         is_bool = k.dtype.is_bool if isinstance(k, cls) else k.dtype == bool
         if not is_bool: return [k]
         mask = k.numpy() if isinstance(k, cls) else k
@@ -169,7 +176,8 @@ class IndexMixin:
         """An int node with no negative numbers, for axis a of length n."""
         cls = type(self)
         if isinstance(k, Places):
-            if k.length != n: raise IndexError_(f"mask of {k.length} on axis {a} of {self.shape}\n  the mask must be as long as the axis, {n}")
+            if k.length != n:
+                raise IndexError_(f"mask of {k.length} on axis {a} of {self.shape}\n  the mask must be as long as the axis, {n}")
             k = k.array
         if not isinstance(k, cls):
             if k.dtype.kind not in "iu": raise IndexError_(f"index of {k.dtype} on axis {a} of {self.shape}\n  try: ints or bools")
@@ -179,7 +187,8 @@ class IndexMixin:
             k = np.where(k < 0, k + n, k).astype("int32" if n < 1 << 31 else "int64")
             return cls(k, device=self._storage.device).uop
         x = k.uop
-        if not x.dtype.is_int: raise IndexError_(f"index by a tensor {k.shape} of {x.dtype.name} on axis {a} of {self.shape}\n  try: k.int()")
+        if not x.dtype.is_int:
+            raise IndexError_(f"index by a tensor {k.shape} of {x.dtype.name} on axis {a} of {self.shape}\n  try: k.int()")
         if x.dtype.bits < 32: x = x.cast(dtypes.int32)
         return x if x.dtype.is_unsigned else (x < 0).where(x + n, x)
 
@@ -205,7 +214,8 @@ class IndexMixin:
 
         errors:  ShapeError if the axes do not fit, UsageError for another reduce
         """
-        if reduce not in (None, "add", "multiply"): raise UsageError(f"scatter with reduce={reduce!r}\n  try: None, 'add' or 'multiply', or scatter_reduce")
+        if reduce not in (None, "add", "multiply"):
+            raise UsageError(f"scatter with reduce={reduce!r}\n  try: None, 'add' or 'multiply', or scatter_reduce")
         return self._scattered(dim, index, src, None if reduce is None else REDUCTIONS[reduce], "scatter")
     def scatter_add(self, dim: int, index: Tensor, src: Any) -> Tensor: return self.scatter(dim, index, src, "add")
     def scatter_reduce(self, dim: int, index: Tensor, src: Any, reduce: str, include_self: bool = True) -> Tensor:
@@ -233,7 +243,8 @@ class IndexMixin:
         if isinstance(src, (bool, int, float)): x, others = fill(base.const_like(src), index.shape), ()
         else:
             if src.ndim != index.ndim or any(n < m for n, m in zip(src.shape, index.shape)):
-                raise ShapeError(f"{what} into {self.shape} of {src.shape} by index {index.shape}\n  the source must be as large as the index")
+                raise ShapeError(f"{what} into {self.shape} of {src.shape} by index {index.shape}\n"
+                                 f"  the source must be as large as the index")
             x, others = src.uop.cast(base.dtype).shrink(tuple((0, m) for m in index.shape)), (src,)
         if not index.numel(): return self._new(base)
         box = Step(Ops.SHRINK, tuple((0, n if i == a else m) for i, (n, m) in enumerate(zip(self.shape, index.shape))))
@@ -295,8 +306,10 @@ def _wide(index: UOp) -> UOp: return index.cast(dtypes.int32) if index.dtype.bit
 
 
 def _check_index(x: Tensor, index: Tensor, a: int, what: str) -> None:
-    if not index.dtype.is_int: raise IndexError_(f"{what} by an index {index.shape} of {index.dtype.name}\n  an index must be of ints\n  try: index.int()")
-    if index.ndim != x.ndim: raise ShapeError(f"{what} along axis {a} of {x.shape} by an index {index.shape}\n  both must have the same number of axes")
+    if not index.dtype.is_int:
+        raise IndexError_(f"{what} by an index {index.shape} of {index.dtype.name}\n  an index must be of ints\n  try: index.int()")
+    if index.ndim != x.ndim:
+        raise ShapeError(f"{what} along axis {a} of {x.shape} by an index {index.shape}\n  both must have the same number of axes")
     if any(m > n for i, (n, m) in enumerate(zip(x.shape, index.shape)) if i != a):
         raise ShapeError(f"{what} along axis {a} of {x.shape} by an index {index.shape}\n  but for axis {a} the index must not be longer")
 

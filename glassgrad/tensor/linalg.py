@@ -7,6 +7,7 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
+from glassgrad.tensor.arguments import operand, tensors
 from glassgrad.tensor.elementwise import broadcast_shapes
 from glassgrad.tensor.reduce import reduce
 from glassgrad.uop.dtype import DType, promote, sum_dtype, to_dtype
@@ -32,7 +33,7 @@ class LinalgMixin:
     """Products of matrices."""
     __slots__ = ()
 
-    def matmul(self, w: Tensor, reverse: bool = False, dtype: Any = None) -> Tensor:
+    def matmul(self, w: Any, reverse: bool = False, dtype: Any = None) -> Tensor:
         """Matrix product over the last axis of x and the second-to-last axis of w (the only one of a vector).
 
         shapes:  x (..., M, K), w (..., K, N) -> (..., M, N); leading axes broadcast
@@ -43,10 +44,12 @@ class LinalgMixin:
         [[11.0]]
         """
         x = self
-        if not isinstance(w, type(self)): w = type(self)(w)
+        if not isinstance(w, type(self)): w = operand(type(self), w, self, "matmul")
         if reverse: x, w = w, x
         xs, ws = x.shape, w.shape
-        if not xs or not ws: raise ShapeError(f"matmul of x {xs} {x.dtype.short} and w {ws} {w.dtype.short}\n  both must have at least one axis\n  try: x * w")
+        if not xs or not ws:
+            raise ShapeError(f"matmul of x {xs} {x.dtype.short} and w {ws} {w.dtype.short}\n  both must have at least one axis\n"
+                             f"  try: x * w")
         k = ws[-2] if len(ws) > 1 else ws[0]
         if xs[-1] != k: raise ShapeError(_matmul_text(x, w))
         d = promote(x.dtype, w.dtype) if dtype is None else to_dtype(dtype)
@@ -61,7 +64,7 @@ class LinalgMixin:
         b = b.reshape((*(1,) * (len(batch) - len(ws[:-2])), *ws[:-2], 1, cols, k)).expand(grid)
         out = contract(a, b, d, (len(grid) - 1,))
         return self._new(out.reshape((*batch, *((rows,) if len(xs) > 1 else ()), *((cols,) if len(ws) > 1 else ()))), w if x is self else x)
-    def dot(self, w: Tensor, dtype: Any = None) -> Tensor:
+    def dot(self, w: Any, dtype: Any = None) -> Tensor:
         """The same as matmul."""
         return self.matmul(w, dtype=dtype)
     def __matmul__(self, w: Any) -> Tensor: return self.matmul(w)
@@ -88,7 +91,7 @@ class LinalgMixin:
         [3, 7]
         """
         xs = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
-        return _einsum(formula, xs, dtype)
+        return _einsum(formula, tensors(xs, f"einsum {formula!r}"), dtype)
 
     def qr(self) -> tuple[Tensor, Tensor]:
         """(q, r) with q @ r = x, q orthonormal, r upper triangular: Householder, one reflection a column."""
@@ -130,7 +133,8 @@ def _einsum(formula: str, xs: list[Any], dtype: Any) -> Any:
     for names, x in zip(inputs, xs):
         if len(names) != x.ndim: raise ShapeError(f"{what}\n  {names!r} names {len(names)} axes, the operand {x.shape} has {x.ndim}")
         for c, n in zip(names, x.shape):
-            if sizes.setdefault(c, n) != n and 1 not in (n, sizes[c]): raise ShapeError(f"{what}\n  the axis {c!r} is {sizes[c]} and {n}; the sizes must be equal")
+            if sizes.setdefault(c, n) != n and 1 not in (n, sizes[c]):
+                raise ShapeError(f"{what}\n  the axis {c!r} is {sizes[c]} and {n}; the sizes must be equal")
             sizes[c] = max(sizes[c], n) if n != 0 else 0
     missing = [c for c in output if c not in sizes]
     if missing: raise ShapeError(f"{what}\n  {missing[0]!r} after -> is in no operand")

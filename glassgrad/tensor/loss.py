@@ -17,7 +17,8 @@ class LossMixin:
     __slots__ = ()
 
     def _reduced(self, reduction: str) -> Tensor:
-        if reduction not in ("mean", "sum", "none"): raise UsageError(f"a loss with reduction={reduction!r}\n  try: 'mean', 'sum' or 'none'")
+        if reduction not in ("mean", "sum", "none"):
+            raise UsageError(f"a loss with reduction={reduction!r}\n  try: 'mean', 'sum' or 'none'")
         return self.mean() if reduction == "mean" else self.sum() if reduction == "sum" else self
 
     def binary_crossentropy(self, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -28,18 +29,23 @@ class LossMixin:
         if pos_weight is None: return (self.softplus() - self * y)._reduced(reduction)
         return (pos_weight * y * (-self).softplus() + (1 - y) * self.softplus())._reduced(reduction)
 
-    def sparse_categorical_crossentropy(self, y: Tensor, ignore_index: int = -1, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+    def sparse_categorical_crossentropy(self, y: Tensor, ignore_index: int = -1, label_smoothing: float = 0.0,
+                                        reduction: str = "mean") -> Tensor:
         """Cross entropy of scores over the last axis with int classes y; places where y is ignore_index count nothing.
 
         errors:  ShapeError if y is not x without its last axis, DTypeError if it is not of ints, UsageError for a bad label_smoothing
         """
         _check_smoothing(label_smoothing)
-        if not y.dtype.is_int: raise DTypeError(f"sparse_categorical_crossentropy with classes {y.shape} of {y.dtype.name}\n  classes are ints\n  try: y.int()")
+        if not y.dtype.is_int:
+            raise DTypeError(f"sparse_categorical_crossentropy with classes {y.shape} of {y.dtype.name}\n  classes are ints\n"
+                             f"  try: y.int()")
         if y.shape != self.shape[:-1]:
-            raise ShapeError(f"sparse_categorical_crossentropy of {self.shape} with classes {y.shape}\n  the classes must have shape {self.shape[:-1]}")
+            raise ShapeError(f"sparse_categorical_crossentropy of {self.shape} with classes {y.shape}\n"
+                             f"  the classes must have shape {self.shape[:-1]}")
         return _class_loss(self.log_softmax(), self.ndim - 1, y, None, ignore_index, label_smoothing, reduction)
 
-    def cross_entropy(self, y: Tensor, reduction: str = "mean", label_smoothing: float = 0.0, ignore_index: int = -100, weight: Tensor | None = None) -> Tensor:
+    def cross_entropy(self, y: Tensor, reduction: str = "mean", label_smoothing: float = 0.0, ignore_index: int = -100,
+                      weight: Tensor | None = None) -> Tensor:
         """Cross entropy of scores over axis 1 (the only one of a vector) with int classes, or with probabilities of the scores' shape.
 
         errors:  ShapeError if y does not fit, UsageError for a bad label_smoothing
@@ -79,7 +85,8 @@ class LossMixin:
         if log_target: return (y.exp() * (y - self))._reduced(reduction)
         return (y > 0).where(y * ((y > 0).where(y, 1.0).log() - self), 0.0)._reduced(reduction)
 
-    def scaled_dot_product_attention(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
+    def scaled_dot_product_attention(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+                                     is_causal: bool = False,
                                      scale: float | None = None, enable_gqa: bool = False) -> Tensor:
         """softmax(q kT / sqrt(D) + mask) v. A bool mask says what may be seen, another is added; enable_gqa shares each key among query heads.
 
@@ -88,7 +95,8 @@ class LossMixin:
         """
         q = self
         if enable_gqa and q.shape[-3] != key.shape[-3]:
-            if q.shape[-3] % key.shape[-3]: raise ShapeError(f"attention of q {q.shape} and key {key.shape}\n  {q.shape[-3]} heads are no multiple of {key.shape[-3]}")
+            if q.shape[-3] % key.shape[-3]:
+                raise ShapeError(f"attention of q {q.shape} and key {key.shape}\n  {q.shape[-3]} heads are no multiple of {key.shape[-3]}")
             share = q.shape[-3] // key.shape[-3]
             key, value = key.repeat_interleave(share, -3), value.repeat_interleave(share, -3)
         scores = (q.matmul(key.transpose(-2, -1), dtype=dtypes.float32 if q.dtype.bits < 32 else None)) * (scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
@@ -108,11 +116,14 @@ def _check_smoothing(x: float) -> None:
 
 def _check_classes(what: str, x: Any, y: Any, a: int) -> None:
     goal = x.shape[:a] + x.shape[a + 1:]
-    if not y.dtype.is_int: raise DTypeError(f"{what} with classes {y.shape} of {y.dtype.name}\n  classes are ints (or, in cross_entropy, probabilities of shape {x.shape})")
+    if not y.dtype.is_int:
+        raise DTypeError(f"{what} with classes {y.shape} of {y.dtype.name}\n"
+                         f"  classes are ints (or, in cross_entropy, probabilities of shape {x.shape})")
     if y.shape != goal: raise ShapeError(f"{what} of {x.shape} with classes {y.shape}\n  the classes must have shape {goal}")
 
 
-def _class_loss(logs: Tensor, a: int, y: Tensor, weight: Tensor | None, ignore_index: int | None, smoothing: float, reduction: str) -> Tensor:
+def _class_loss(logs: Tensor, a: int, y: Tensor, weight: Tensor | None, ignore_index: int | None, smoothing: float,
+                reduction: str) -> Tensor:
     """Minus the log-probability of classes y over axis a of `logs`."""
     if reduction not in ("mean", "sum", "none"): raise UsageError(f"a loss with reduction={reduction!r}\n  try: 'mean', 'sum' or 'none'")
     keep = None if ignore_index is None else y != ignore_index

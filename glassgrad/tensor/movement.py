@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from glassgrad.tensor.arguments import tensors, to_ints
 from glassgrad.tensor.creation import iota, to_shape
 from glassgrad.tensor.storage import Step, fill
 from glassgrad.uop.dtype import dtypes, promote
@@ -30,6 +31,13 @@ class MovementMixin:
         if not isinstance(dim, int) or not -max(n, 1) <= dim < max(n, 1):
             raise IndexError_(f"axis {dim!r} of a tensor {self.shape} {self.dtype.short}\n  axes go from {-n} to {n - 1}")
         return dim + n if dim < 0 else dim
+    def _long_axis(self, dim: int, what: str) -> int:
+        """`_axis` of what cannot be a scalar.
+
+        errors:  ShapeError for shape (), IndexError_ if there is no such axis
+        """
+        if not self.ndim: raise ShapeError(f"{what} of shape () {self.dtype.short}\n  a scalar has no axes\n  try: x.reshape(1)")
+        return self._axis(dim)
 
     def _axes(self, axis: Any) -> tuple[int, ...]:
         """All axes for None, else those named, in order and each once."""
@@ -37,7 +45,8 @@ class MovementMixin:
         given = axis if isinstance(axis, (tuple, list)) else (axis,)
         if not self.ndim and all(a in (0, -1) for a in given): return ()
         axes = sorted(self._axis(a) for a in given)
-        if len(set(axes)) < len(axes): raise IndexError_(f"axes {axis!r} of a tensor {self.shape} {self.dtype.short}\n  an axis is named twice")
+        if len(set(axes)) < len(axes):
+            raise IndexError_(f"axes {axis!r} of a tensor {self.shape} {self.dtype.short}\n  an axis is named twice")
         return tuple(axes)
 
     # ---- views -------------------------------------------------------------------------------------------------------------------
@@ -76,7 +85,8 @@ class MovementMixin:
         """
         if len(shape) == 1 and isinstance(shape[0], (tuple, list)): shape = tuple(shape[0])
         old = self.shape
-        if len(shape) < len(old): raise ShapeError(f"expand of {old} {self.dtype.short} to {tuple(shape)}\n  there must be at least {len(old)} axes")
+        if len(shape) < len(old):
+            raise ShapeError(f"expand of {old} {self.dtype.short} to {tuple(shape)}\n  there must be at least {len(old)} axes")
         padded = (1,) * (len(shape) - len(old)) + old
         new = to_shape(tuple([n if s in (-1, None) else s for s, n in zip(shape, padded)]), f"expand of {old} to")
         if any(n not in (1, s) for s, n in zip(new, padded)):
@@ -129,8 +139,9 @@ class MovementMixin:
 
         errors:  ShapeError if it does not lie inside
         """
-        if len(arg) != self.ndim: raise ShapeError(f"shrink of {self.shape} to {tuple(arg)}\n  there must be one pair for each axis")
-        box = tuple([(0, n) if p is None else (int(p[0]), int(p[1])) for p, n in zip(arg, self.shape)])
+        if not isinstance(arg, (tuple, list)) or len(arg) != self.ndim or any(p is not None and not is_pair(p) for p in arg):
+            raise ShapeError(f"shrink of {self.shape} to {arg!r}\n  there must be one pair (start, end) for each axis, or None to keep it")
+        box = tuple([(0, n) if p is None else to_ints(p, f"shrink of {self.shape} to {arg!r}") for p, n in zip(arg, self.shape)])
         if any(not 0 <= lo <= hi <= n for (lo, hi), n in zip(box, self.shape)):
             raise ShapeError(f"shrink of {self.shape} to {box}\n  each pair must be 0 <= start <= end <= length")
         return self._viewed() if box == tuple((0, n) for n in self.shape) else self._viewed(Step(Ops.SHRINK, box))
@@ -161,8 +172,8 @@ class MovementMixin:
     def ravel(self) -> Tensor: return self.flatten()
     def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
         """One axis as several of these sizes; one may be -1. A view."""
-        a = self._axis(dim)
-        sizes = list(sizes)
+        a = self._long_axis(dim, "unflatten")
+        sizes = list(to_ints(sizes, f"unflatten of axis {a} of {self.shape}"))
         if sizes.count(-1) == 1:
             rest = -math.prod(sizes)
             if rest and self.shape[a] % rest == 0: sizes[sizes.index(-1)] = self.shape[a] // rest
@@ -195,8 +206,11 @@ class MovementMixin:
         for group, n in zip(left, self.shape):
             unknown = [x for x in group if x not in known and x != "1"]
             rest = math.prod(known.get(x, 1) for x in group)
-            if len(unknown) > 1: raise ShapeError(f"{what}\n  the sizes of {' and '.join(unknown)} are both unknown\n  try: rearrange(formula, {unknown[0]}=…)")
-            if rest == 0 or n % rest or (not unknown and rest != n): raise ShapeError(f"{what}\n  an axis of {n} does not split into {' '.join(group)}")
+            if len(unknown) > 1:
+                raise ShapeError(f"{what}\n  the sizes of {' and '.join(unknown)} are both unknown\n"
+                                 f"  try: rearrange(formula, {unknown[0]}=…)")
+            if rest == 0 or n % rest or (not unknown and rest != n):
+                raise ShapeError(f"{what}\n  an axis of {n} does not split into {' '.join(group)}")
             if unknown: known[unknown[0]] = n // rest
             first += [known.get(x, 1) for x in group if x != "1"]
         order = [n for n in names if n != "1"]
@@ -208,12 +222,14 @@ class MovementMixin:
 
         errors:  ShapeError if the sizes do not add up
         """
-        a = self._axis(dim)
+        a = self._long_axis(dim, "split")
         n = self.shape[a]
-        if isinstance(sizes, int):
+        if not isinstance(sizes, int): sizes = to_ints(sizes, f"split of axis {a} of {self.shape}")
+        else:
             if sizes < 1: raise ShapeError(f"split of axis {a} of {self.shape} into pieces of {sizes}\n  pieces must not be empty")
             sizes = [min(sizes, n - i) for i in range(0, max(n, 1), sizes)]
-        if sum(sizes) != n: raise ShapeError(f"split of axis {a} of {self.shape} into {tuple(sizes)}\n  the sizes add up to {sum(sizes)}, not {n}")
+        if sum(sizes) != n:
+            raise ShapeError(f"split of axis {a} of {self.shape} into {tuple(sizes)}\n  the sizes add up to {sum(sizes)}, not {n}")
         out, at = [], 0
         for size in sizes:
             out.append(self.narrow(a, at, size))
@@ -222,7 +238,7 @@ class MovementMixin:
     def chunk(self, chunks: int, dim: int = 0) -> list[Tensor]:
         """At most `chunks` pieces of equal size (the last may be shorter). Views."""
         if chunks < 1: raise ShapeError(f"chunk of {self.shape} into {chunks}\n  there must be at least one")
-        return list(self.split(max(-(-self.shape[self._axis(dim)] // chunks), 1), dim))
+        return list(self.split(max(-(-self.shape[self._long_axis(dim, "chunk")] // chunks), 1), dim))
 
     def unfold(self, dim: int, size: int, step: int = 1) -> Tensor:
         """Sliding windows of an axis; the place in the window is a new last axis. A view that cannot be written to where windows overlap.
@@ -230,9 +246,10 @@ class MovementMixin:
         >>> Tensor.arange(5).unfold(0, 3, 2).tolist()
         [[0, 1, 2], [2, 3, 4]]
         """
-        a = self._axis(dim)
+        a = self._long_axis(dim, "unfold")
         if size < 1 or step < 1 or size > self.shape[a]:
-            raise ShapeError(f"unfold of axis {a} of {self.shape} with windows of {size}, step {step}\n  0 < size <= {self.shape[a]} and step > 0 are needed")
+            raise ShapeError(f"unfold of axis {a} of {self.shape} with windows of {size}, step {step}\n"
+                             f"  0 < size <= {self.shape[a]} and step > 0 are needed")
         return self._viewed(Step(Ops.UNFOLD, UnfoldArg(a, size, step, 1, self.shape[a])))
 
     def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
@@ -273,23 +290,29 @@ class MovementMixin:
         """Zeros behind the elements of each axis up to this shape; None keeps an axis."""
         sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         if len(sizes) != self.ndim: raise ShapeError(f"pad_to of {self.shape} to {tuple(sizes)}\n  there must be one size for each axis")
-        return self.pad([None if s is None else (0, s - n) for s, n in zip(sizes, self.shape)])
+        more = to_ints([0 if s is None else s for s in sizes], f"pad_to of {self.shape} to {tuple(sizes)!r}")
+        return self.pad([None if s is None else (0, k - n) for s, k, n in zip(sizes, more, self.shape)])
     def _pad_pairs(self, padding: Sequence[Any]) -> list[tuple[int, int]]:
-        padding = list(padding)
+        if not isinstance(padding, (tuple, list)) or any(not (p is None or isinstance(p, int) or is_pair(p)) for p in padding):
+            raise ShapeError(f"pad of {self.shape} by {padding!r}\n  there must be two numbers or one pair for each axis\n"
+                             f"  try: x.pad((1, 1)) for the last axis")
         if all(isinstance(p, int) for p in padding):
             if len(padding) % 2 or len(padding) > 2 * self.ndim:
                 raise ShapeError(f"pad of {self.shape} by {tuple(padding)}\n  a flat padding has two numbers an axis, last axis first")
             pairs = [(padding[i], padding[i + 1]) for i in range(0, len(padding), 2)][::-1]
             return [(0, 0)] * (self.ndim - len(pairs)) + pairs
         if len(padding) != self.ndim: raise ShapeError(f"pad of {self.shape} by {tuple(padding)}\n  there must be one pair for each axis")
-        return [(0, 0) if p is None else (int(p[0]), int(p[1])) for p in padding]
+        if any(isinstance(p, int) for p in padding):
+            raise ShapeError(f"pad of {self.shape} by {tuple(padding)}\n  numbers and pairs cannot stand side by side")
+        return [(0, 0) if p is None else to_ints(p, f"pad of {self.shape} by {tuple(padding)}") for p in padding]
     def _pad_around(self, pairs: list[tuple[int, int]], mode: str) -> Tensor:
         x = self.uop
         for a, (lo, hi) in enumerate(pairs):
             n = x.shape[a]
             most = n - 1 if mode == "reflect" else n
             if mode != "replicate" and max(lo, hi) > most or n == 0 and (lo > 0 or hi > 0):
-                raise ShapeError(f"pad of {self.shape} by {tuple(pairs)} with mode={mode!r}\n  axis {a} of length {n} can give at most {most} elements")
+                raise ShapeError(f"pad of {self.shape} by {tuple(pairs)} with mode={mode!r}\n"
+                                 f"  axis {a} of length {n} can give at most {most} elements")
             x, lo, hi = cut_axis(x, a, max(-lo, 0), n - max(-hi, 0)), max(lo, 0), max(hi, 0)
             m = x.shape[a]
             if mode == "replicate": before, after = _repeat_axis(cut_axis(x, a, 0, 1), a, lo), _repeat_axis(cut_axis(x, a, m - 1, m), a, hi)
@@ -307,9 +330,9 @@ class MovementMixin:
         >>> Tensor([1, 2]).cat(Tensor([3])).tolist()
         [1, 2, 3]
         """
-        parts = [self, *(others[0] if len(others) == 1 and isinstance(others[0], (tuple, list)) else others)]
-        a = self._axis(dim)
+        parts = tensors([self, *(others[0] if len(others) == 1 and isinstance(others[0], (tuple, list)) else others)], "cat")
         if not self.ndim: raise ShapeError("cat of tensors of shape ()\n  scalars have no axis to join along\n  try: x.stack(y)")
+        a = self._axis(dim)
         for k, x in enumerate(parts):
             if x.ndim != self.ndim or any(n != m for i, (n, m) in enumerate(zip(x.shape, self.shape)) if i != a):
                 raise ShapeError(f"cat along axis {a} of {', '.join(str(p.shape) for p in parts[:8])}\n"
@@ -321,7 +344,7 @@ class MovementMixin:
 
         errors:  ShapeError if the shapes differ
         """
-        parts = [self, *(others[0] if len(others) == 1 and isinstance(others[0], (tuple, list)) else others)]
+        parts = tensors([self, *(others[0] if len(others) == 1 and isinstance(others[0], (tuple, list)) else others)], "stack")
         a = self._axis(dim, 1)
         if any(x.shape != self.shape for x in parts):
             raise ShapeError(f"stack of {', '.join(str(p.shape) for p in parts[:8])}\n  all shapes must be equal")
@@ -347,10 +370,11 @@ class MovementMixin:
         [1, 1, 2, 2]
         """
         x = self.flatten() if dim is None else self
-        a = x._axis(0 if dim is None else dim)
+        a = x._long_axis(0 if dim is None else dim, "repeat_interleave")
         if not isinstance(repeats, int):
-            counts = repeats.tolist() if hasattr(repeats, "tolist") else list(repeats)
-            if isinstance(counts, int) or len(counts) == 1: repeats = counts if isinstance(counts, int) else counts[0]
+            counts = repeats.tolist() if hasattr(repeats, "tolist") else repeats
+            counts = to_ints(counts if isinstance(counts, (tuple, list)) else [counts], f"repeat_interleave of {self.shape}")
+            if len(counts) == 1: repeats = counts[0]
             elif len(counts) != x.shape[a]:
                 raise ShapeError(f"repeat_interleave of axis {a} of {x.shape} by {len(counts)} numbers\n  there must be {x.shape[a]}")
             else: return x[(slice(None),) * a + ([i for i, k in enumerate(counts) for _ in range(k)],)]
@@ -364,12 +388,13 @@ class MovementMixin:
         >>> Tensor([1, 2, 3]).roll(1).tolist()
         [3, 1, 2]
         """
-        if dims is None: return self.flatten().roll(shifts if isinstance(shifts, int) else sum(shifts), 0).reshape(self.shape)
-        shifts, dims = ((v,) if isinstance(v, int) else tuple(v) for v in (shifts, dims))
+        shifts, dims = (v if v is None else (v,) if isinstance(v, int) else to_ints(v, f"roll of {self.shape} by {shifts!r} along {dims!r}") for v in (shifts, dims))
+        if shifts is None: raise UsageError(f"roll of {self.shape} by None\n  try: x.roll(1)")
+        if dims is None: return self.flatten().roll(sum(shifts), 0).reshape(self.shape)
         if len(shifts) != len(dims): raise ShapeError(f"roll by {shifts} along {dims}\n  there must be one shift for each axis")
         x = self.uop
         for k, dim in zip(shifts, dims):
-            a = self._axis(dim)
+            a = self._long_axis(dim, "roll")
             n = x.shape[a]
             k = k % n if n else 0
             if k: x = join([cut_axis(x, a, n - k, n), cut_axis(x, a, 0, n - k)], a)
@@ -403,15 +428,19 @@ class MovementMixin:
 
         errors:  UsageError for another mode, ShapeError if the sizes do not fit
         """
-        sizes = (size,) if isinstance(size, int) else tuple(size)
+        sizes = (size,) if isinstance(size, int) else to_ints(size, f"interpolate of {self.shape} to {size!r}")
         if mode not in ("linear", "bilinear", "trilinear", "nearest", "nearest-exact"):
             raise UsageError(f"interpolate with mode={mode!r}\n  try: 'linear', 'nearest' or 'nearest-exact'")
         if not 0 < len(sizes) <= self.ndim or any(s < 1 for s in sizes) or 0 in self.shape:
             raise ShapeError(f"interpolate of {self.shape} to {sizes}\n  there must be one size, at least 1, for each of the last axes")
         x = self.uop
         if "near" not in mode and not x.dtype.is_float: x = x.cast(dtypes.default_float)
+        elif x.dtype.is_bool: return self.cast(dtypes.uint8).interpolate(size, mode, align_corners).cast(dtypes.bool)
         for a, m in zip(range(x.ndim - len(sizes), x.ndim), sizes): x = _resample(x, a, m, mode, align_corners)
         return self._new(x)
+
+
+def is_pair(p: Any) -> bool: return isinstance(p, (tuple, list)) and len(p) == 2
 
 
 # ---- on nodes --------------------------------------------------------------------------------------------------------------------

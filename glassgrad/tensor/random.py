@@ -1,4 +1,4 @@
-"""Random: counter-based. The key (seed and place in its stream) is fixed when the user calls, so values do not depend on what is computed when.
+"""Random: counter-based. The key (seed and place in its stream) is fixed when the user calls: values do not depend on what is computed when.
 
 Every element is THREEFRY(key + place), the same bits on every device and in any order. `rand` uses the upper bits of one word, `randn` its
 two halves.
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from glassgrad.engine import capture
 from glassgrad.engine import capture
 from glassgrad.tensor.creation import Shape, to_shape
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
@@ -59,6 +58,7 @@ class RandomMixin:
     @classmethod
     def random_bits(cls, n: int, *, device: str | None = None) -> Tensor:
         """n random uint64 words."""
+        to_shape((n,), "random_bits of shape")
         return cls._random(random_words(n), (n,), device)
     @classmethod
     def rand(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None) -> Tensor:
@@ -87,17 +87,20 @@ class RandomMixin:
     def uniform(cls, *shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = None, device: str | None = None,
                 requires_grad: bool | None = None) -> Tensor:
         """Numbers evenly from [low, high), ints for an int dtype."""
-        if dtype is not None and not to_dtype(dtype).is_float: return cls.randint(*shape, low=int(low), high=int(high), dtype=dtype, device=device)
+        if dtype is not None and not to_dtype(dtype).is_float:
+            return cls.randint(*shape, low=int(low), high=int(high), dtype=dtype, device=device)
         sizes, d = to_shape(shape, "uniform of shape"), _float("uniform", dtype)
         return cls._random((unit_interval(random_words(math.prod(sizes)), d) * (high - low) + low).cast(d), sizes, device, requires_grad)
     @classmethod
-    def randint(cls, *shape: Any, low: int = 0, high: int = 10, dtype: Any = None, device: str | None = None, requires_grad: bool | None = None) -> Tensor:
+    def randint(cls, *shape: Any, low: int = 0, high: int = 10, dtype: Any = None, device: str | None = None,
+                requires_grad: bool | None = None) -> Tensor:
         """Ints evenly from low .. high - 1.
 
         errors:  UsageError if there is none, DTypeError for a dtype that is no int
         """
         d = to_dtype(dtype or dtypes.default_int)
-        if not isinstance(low, int) or not isinstance(high, int): raise DTypeError(f"randint(low={low!r}, high={high!r})\n  the bounds must be ints")
+        if not isinstance(low, int) or not isinstance(high, int):
+            raise DTypeError(f"randint(low={low!r}, high={high!r})\n  the bounds must be ints")
         if not d.is_int: raise DTypeError(f"randint of {d.name}\n  the dtype must be one of ints\n  try: Tensor.uniform")
         if low >= high: raise UsageError(f"randint(low={low}, high={high})\n  low must be less than high")
         sizes, span = to_shape(shape, "randint of shape"), high - low
@@ -115,7 +118,8 @@ class RandomMixin:
 
     def rand_like(self, **more: Any) -> Tensor: return type(self).rand(*self.shape, **self._alike(more))
     def randn_like(self, **more: Any) -> Tensor: return type(self).randn(*self.shape, **self._alike(more))
-    def randint_like(self, low: int = 0, high: int = 10, **more: Any) -> Tensor: return type(self).randint(*self.shape, low=low, high=high, **self._alike(more))
+    def randint_like(self, low: int = 0, high: int = 10, **more: Any) -> Tensor:
+        return type(self).randint(*self.shape, low=low, high=high, **self._alike(more))
     def _alike(self, more: dict[str, Any]) -> dict[str, Any]: return {"device": self._storage.device, "dtype": self.dtype, **more}
 
     @classmethod
@@ -126,19 +130,19 @@ class RandomMixin:
     @classmethod
     def glorot_uniform(cls, *shape: Any, **more: Any) -> Tensor:
         """Evenly from ±sqrt(6 / (fan in + fan out))."""
-        sizes = to_shape(shape)
+        sizes = _weight_shape(shape, "glorot_uniform")
         bound = math.sqrt(6 / (sizes[0] + math.prod(sizes[1:])))
         return cls.uniform(*sizes, low=-bound, high=bound, **more)
     @classmethod
     def kaiming_uniform(cls, *shape: Any, a: float = 0.01, **more: Any) -> Tensor:
         """Evenly from ±sqrt(6 / ((1 + a²) * fan in))."""
-        sizes = to_shape(shape)
+        sizes = _weight_shape(shape, "kaiming_uniform")
         bound = math.sqrt(3.0) * math.sqrt(2.0 / (1 + a * a)) / math.sqrt(math.prod(sizes[1:]))
         return cls.uniform(*sizes, low=-bound, high=bound, **more)
     @classmethod
     def kaiming_normal(cls, *shape: Any, a: float = 0.01, **more: Any) -> Tensor:
         """Normal with deviation sqrt(2 / ((1 + a²) * fan in))."""
-        sizes = to_shape(shape)
+        sizes = _weight_shape(shape, "kaiming_normal")
         return cls.normal(*sizes, mean=0.0, std=math.sqrt(2.0 / (1 + a * a)) / math.sqrt(math.prod(sizes[1:])), **more)
 
     def multinomial(self, num_samples: int = 1, replacement: bool = False) -> Tensor:
@@ -146,10 +150,12 @@ class RandomMixin:
 
         errors:  ShapeError for other than one or two axes, UsageError for more draws than places without replacement
         """
-        if not 1 <= self.ndim <= 2 or num_samples < 1: raise ShapeError(f"multinomial of {num_samples} from weights {self.shape}\n  weights have one or two axes")
+        if not 1 <= self.ndim <= 2 or num_samples < 1:
+            raise ShapeError(f"multinomial of {num_samples} from weights {self.shape}\n  weights have one or two axes")
         n = self.shape[-1]
         if not replacement and num_samples > n:
-            raise UsageError(f"multinomial of {num_samples} from {n} weights without replacement\n  there are not so many\n  try: replacement=True")
+            raise UsageError(f"multinomial of {num_samples} from {n} weights without replacement\n  there are not so many\n"
+                             f"  try: replacement=True")
         weights = self.float() if not self.dtype.is_float or self.dtype.bits < 32 else self
         cls = type(self)
         if replacement or num_samples == 1:
@@ -171,6 +177,12 @@ class RandomMixin:
         keep = unit_interval(random_words(self.numel()), dtypes.float32).reshape(self.shape) >= p
         x = self.uop
         return self._new(keep.where(x * (1 / (1 - p)), x.const_like(0)))
+
+
+def _weight_shape(shape: Any, what: str) -> Shape:
+    sizes = to_shape(shape, f"{what} of shape")
+    if not sizes or 0 in sizes[1:]: raise ShapeError(f"{what} of shape {sizes}\n  weights have an output axis and inputs behind it")
+    return sizes
 
 
 def _float(what: str, dtype: Any) -> DType:

@@ -32,7 +32,8 @@ def reduce(x: UOp, op: Op, axes: tuple[int, ...], keepdim: bool = False, what: s
     shape = x.shape
     out = tuple(n for i, n in enumerate(shape) if i not in axes)
     if any(shape[a] == 0 for a in axes):
-        if op not in UNITS and 0 not in out: raise UsageError(f"{what} of {shape} over axes {axes}\n  there are no elements, and {op.name.lower()} of none is undefined")
+        if op not in UNITS and 0 not in out:
+            raise UsageError(f"{what} of {shape} over axes {axes}\n  there are no elements, and {op.name.lower()} of none is undefined")
         y = fill(x.const_like(UNITS.get(op, 0)), out)
     else: y = x.reduce(op, tuple(a for a in axes if shape[a] != 1))
     return y.reshape(tuple(1 if i in axes else n for i, n in enumerate(shape)) if keepdim else out)
@@ -186,7 +187,11 @@ class ReduceMixin:
         return to_wide(x), self._axes(axis), x.dtype
 
     def normalize(self, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-        """x over its p-norm along an axis (at least eps)."""
+        """x over its p-norm along an axis (at least eps).
+
+        errors:  UsageError unless p > 0
+        """
+        if not p > 0: raise UsageError(f"normalize with p={p}\n  p must be above 0")
         norm = self.square().sum(dim, keepdim=True).sqrt() if p == 2 else (self.abs() ** p).sum(dim, keepdim=True) ** (1 / p)
         return self / norm.maximum(eps)
     def layernorm(self, axis: Any = -1, eps: float = 1e-5) -> Tensor:
@@ -285,7 +290,8 @@ class ReduceMixin:
         errors:  ShapeError if there are not k
         """
         x, a = self.uop, self._axis(dim)
-        if not x.shape or not 0 <= k <= x.shape[a]: raise ShapeError(f"topk({k}) along axis {dim} of {self.shape}\n  there are not {k} elements")
+        if not x.shape or not 0 <= k <= x.shape[a]:
+            raise ShapeError(f"topk({k}) along axis {dim} of {self.shape}\n  there are not {k} elements")
         order = cut_axis(self._order(x, a, largest), a, 0, k)
         return self._new(UOp(Ops.GATHER, x.dtype, (x, order), a) if order.size else cut_axis(x, a, 0, k)), self._new(order)
     def _order(self, x: UOp, a: int, descending: bool) -> UOp:

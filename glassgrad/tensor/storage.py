@@ -164,7 +164,8 @@ def _write_step(step: Step, old: UOp, new: UOp) -> UOp:
         here = (at % arg.stride < arg.size) & (at < n * arg.stride)
         here = here.reshape((shape[a],) + (1,) * (len(shape) - a - 1)).broadcast_to(shape)
         return here.where(_fit_axis(spread, a, shape[a]), old)
-    raise UsageError(f"write through a view made by {op.name.lower()}\n  several of its elements lie in one place\n  try: x.clone() first, then write")
+    raise UsageError(f"write through a view made by {op.name.lower()}\n  several of its elements lie in one place\n"
+                     f"  try: x.clone() first, then write")
 
 
 def _pad_axis(x: UOp, a: int, more: int) -> UOp: return x.pad(tuple((0, more if i == a else 0) for i in range(x.ndim)))

@@ -16,6 +16,7 @@ from glassgrad.engine import realize as engine
 from glassgrad.passes.gradient import device_of
 from glassgrad.passes.gradient import gradient as differentiate
 from glassgrad.tensor import host, storage
+from glassgrad.tensor.arguments import check_arguments
 from glassgrad.tensor.conv import ConvMixin
 from glassgrad.tensor.creation import CreationMixin
 from glassgrad.tensor.elementwise import ElementwiseMixin
@@ -33,6 +34,7 @@ from glassgrad.uop.ops import Ops, np
 from glassgrad.uop.uop import UOp
 
 
+@check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
@@ -126,7 +128,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     @requires_grad.setter
     def requires_grad(self, value: bool | None) -> None:
         if value and not self.dtype.is_float:
-            raise DTypeError(f"requires_grad=True for a tensor {self.shape} of {self.dtype.name}\n  only floats have gradients\n  try: x.float()")
+            raise DTypeError(f"requires_grad=True for a tensor {self.shape} of {self.dtype.name}\n  only floats have gradients\n"
+                             f"  try: x.float()")
         self._requires_grad = value
         if value: storage.trainable.add(self)
         else: storage.trainable.discard(self)
@@ -144,7 +147,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         return self.uop.size
     def size(self, dim: int | None = None) -> int | tuple[int, ...]:
         """The shape, or the length of one axis."""
-        return self.shape if dim is None else self.shape[self._axis(dim)]
+        return self.shape if dim is None else self.shape[self._long_axis(dim, "size")]
     def element_size(self) -> int:
         """Bytes of one element."""
         return self.dtype.itemsize
@@ -166,7 +169,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     def __int__(self) -> int: return int(self.item())
     def __float__(self) -> float: return float(self.item())
     def __index__(self) -> int:
-        if not self.dtype.is_int: raise DTypeError(f"a tensor {self.shape} of {self.dtype.name} as an index\n  only an int tensor of one element is an index")
+        if not self.dtype.is_int:
+            raise DTypeError(f"a tensor {self.shape} of {self.dtype.name} as an index\n  only an int tensor of one element is an index")
         return int(self.item())
     def __contains__(self, x: Any) -> bool: return bool((self == x).any())
 
@@ -200,6 +204,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for shape ()."""
+        self._about_to_read("tolist()")
         return self.numpy().tolist()
 
     def item(self) -> bool | int | float:
@@ -208,7 +213,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         errors:  UsageError if there is not exactly one
         """
         if self.numel() != 1:
-            raise UsageError(f"item() of a tensor {self.shape} {self.dtype.short}\n  it has {self.numel()} elements, item() needs exactly one\n  try: x.tolist()")
+            raise UsageError(f"item() of a tensor {self.shape} {self.dtype.short}\n"
+                             f"  it has {self.numel()} elements, item() needs exactly one\n  try: x.tolist()")
         self._about_to_read("item()")
         return self.numpy().reshape(-1)[0].item()
 
@@ -217,7 +223,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
 
         errors:  DTypeError for types that Python's buffers lack
         """
-        if not self.dtype.np_name: raise DTypeError(f"data() of a tensor of {self.dtype.name}\n  Python has no such elements\n  try: x.float().data()")
+        if not self.dtype.np_name:
+            raise DTypeError(f"data() of a tensor of {self.dtype.name}\n  Python has no such elements\n  try: x.float().data()")
         return memoryview(self.numpy())
 
     def _buffer(self) -> Any:
@@ -256,17 +263,20 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         new, shape = y.uop, self.shape
         if new.dtype is not self.dtype:
             if _kind(new.dtype) > _kind(self.dtype):
-                raise DTypeError(f"assign of {y.shape} {new.dtype.short} to {shape} {self.dtype.short}\n  {new.dtype.name} values do not fit in {self.dtype.name}\n"
+                raise DTypeError(f"assign of {y.shape} {new.dtype.short} to {shape} {self.dtype.short}\n"
+                                 f"  {new.dtype.name} values do not fit in {self.dtype.name}\n"
                                  f"  try: .cast(dtypes.{self.dtype.name}) on the value")
             new = new.cast(self.dtype)
         if new.shape != shape:
             if not _can_expand(new.shape, shape):
-                raise ShapeError(f"assign of {y.shape} {new.dtype.short} to {shape} {self.dtype.short}\n  {y.shape} does not broadcast to {shape}"
+                raise ShapeError(f"assign of {y.shape} {new.dtype.short} to {shape} {self.dtype.short}\n"
+                                 f"  {y.shape} does not broadcast to {shape}"
                                  f"{_made_at(self, y)}")
             new = fill(new, shape) if not new.shape else new.reshape((1,) * (len(shape) - len(new.shape)) + new.shape).expand(shape)
         mine, theirs = self._storage.device, y._storage.device
         if theirs is not None and theirs != self.device:
-            raise DeviceError(f"assign of {y.shape} on {theirs} to {shape} on {self.device}\n  both must be on one device\n  try: .to({self.device!r}) on the value")
+            raise DeviceError(f"assign of {y.shape} on {theirs} to {shape} on {self.device}\n  both must be on one device\n"
+                              f"  try: .to({self.device!r}) on the value")
         if self._chain: new = write_chain(self._storage.read(), self._chain, new)
         elif self._storage.is_leaf or self._requires_grad: new = leaf(new)   # equal values of two variables stay two
         stamp(new, user_site())
@@ -368,9 +378,11 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         """
         d, x = to_dtype(dtype), self.uop
         if d is x.dtype: return self
-        if d.is_bool or x.dtype.is_bool: raise DTypeError(f"bitcast of {x.shape} {x.dtype.short} to {d.short}\n  bool has no bits of its own\n  try: x.cast(...)")
+        if d.is_bool or x.dtype.is_bool:
+            raise DTypeError(f"bitcast of {x.shape} {x.dtype.short} to {d.short}\n  bool has no bits of its own\n  try: x.cast(...)")
         if d.bits == x.dtype.bits: return self._new(x.bitcast(d))
-        if not x.shape: raise ShapeError(f"bitcast of shape () {x.dtype.short} to {d.short}\n  the widths differ, so there must be a last axis")
+        if not x.shape:
+            raise ShapeError(f"bitcast of shape () {x.dtype.short} to {d.short}\n  the widths differ, so there must be a last axis")
         return self._new(_narrow(x, d) if d.bits < x.dtype.bits else _widen(x, d))
 
     # ---- gradients ---------------------------------------------------------------------------------------------------------------
@@ -384,7 +396,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         below = _nodes_below(self.uop)
         found = [t for t in want if not below.isdisjoint(_nodes_of(t))]
         if not found:
-            found = [t for t in storage.leaves if t._storage.is_leaf and t.dtype.is_float and t._requires_grad is not False and not below.isdisjoint(_nodes_of(t))]
+            leaves = [t for t in storage.leaves if t._storage.is_leaf and t.dtype.is_float and t._requires_grad is not False]
+            found = [t for t in leaves if not below.isdisjoint(_nodes_of(t))]
             owners = {t._storage for t in found if not t._chain}
             found = [t for t in found if not t._chain or t._storage not in owners]     # a view stands in only for an owner that is gone
         site = user_site()
@@ -421,7 +434,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
                     raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n  without an argument only a scalar has a gradient\n"
                                      "  try: x.sum(), or hand over a gradient of this shape")
             return fill(UOp.const(self.dtype, 1.0), self.shape)
-        if gradient.shape != self.shape: raise ShapeError(f"{what} of {self.shape} with a gradient {gradient.shape}\n  the shapes must be equal")
+        if gradient.shape != self.shape:
+            raise ShapeError(f"{what} of {self.shape} with a gradient {gradient.shape}\n  the shapes must be equal")
         return gradient.uop.cast(self.dtype)
 
     @staticmethod
@@ -437,9 +451,6 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         return Tensor.train(not mode)
 
 
-capture.tensor_type = Tensor
-
-
 capture.tensor_type, capture.storage_type = Tensor, Storage
 
 
@@ -453,7 +464,8 @@ def _value_of(data: Any, dtype: DType | None, device: str | None) -> tuple[UOp, 
         value = UOp.const(dtype or dtypes.from_py(data), data)
         return leaf(value if device is None else UOp(Ops.COPY, value.dtype, (value,), device)), device
     if isinstance(data, UOp): return identified(data), device or device_of(data)
-    if data is None: return host.from_memory(b"", dtype or dtypes.default_float, (0,), Device.canonicalize(device)), Device.canonicalize(device)
+    if data is None:
+        return host.from_memory(b"", dtype or dtypes.default_float, (0,), Device.canonicalize(device)), Device.canonicalize(device)
     if isinstance(data, (list, tuple)): return _value_of_list(data, dtype, device)
     if isinstance(data, (bytes, bytearray, memoryview)): return host.from_array(np.frombuffer(data, np.uint8), dtype, device)
     if isinstance(data, os.PathLike): return host.from_path(data, dtype)
@@ -526,7 +538,8 @@ def _widen(x: UOp, d: DType) -> UOp:
     """Several elements as one of a wider type."""
     k, word = d.bits // x.dtype.bits, bits.bits_dtype(d)
     if x.shape[-1] % k:
-        raise ShapeError(f"bitcast of {x.shape} {x.dtype.short} to {d.short}\n  the last axis is {x.shape[-1]}; it must be a multiple of {k}")
+        raise ShapeError(f"bitcast of {x.shape} {x.dtype.short} to {d.short}\n"
+                         f"  the last axis is {x.shape[-1]}; it must be a multiple of {k}")
     parts = x.bitcast(bits.bits_dtype(x.dtype)).cast(word).reshape((*x.shape[:-1], x.shape[-1] // k, k))
     shifts = (UOp.iota(k).cast(word) * x.dtype.bits).broadcast_to(parts.shape)
     return (parts << shifts).reduce(Ops.ADD, (parts.ndim - 1,)).bitcast(d)

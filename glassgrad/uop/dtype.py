@@ -81,7 +81,9 @@ class DType:
     def const(self, x: Scalar) -> Scalar:
         """The Python value that `x` has in this type: wrapped for integers, rounded for floats."""
         if self.is_bool: return bool(x)
-        if self.is_int: return _wrap(int(x), self.bits, self.kind == "int")
+        if self.is_int:
+            try: return _wrap(int(x), self.bits, self.kind == "int")
+            except (ValueError, OverflowError): raise DTypeError(f"{x} as {self.name}\n  ints have no such value\n  try: a float dtype") from None
         return round_float(self, float(x))
 
 
@@ -181,7 +183,7 @@ def to_dtype(x: DType | str) -> DType:
     if isinstance(x, DType): return x
     found = getattr(dtypes, x, None) if isinstance(x, str) else None
     if isinstance(found, DType): return found
-    raise DTypeError(f"no dtype named {x!r}\n  try: one of {', '.join(TABLE)}")
+    raise DTypeError(f"no dtype named {x!r}\n  try: one of {', '.join(d.name for d in dtypes.all())}")
 
 
 def _by_name(name: str, lanes: int) -> DType: return TABLE[name].vec(lanes)

@@ -14,6 +14,10 @@ class DTypeError(GlassgradError, TypeError):
     """A data type does not fit the call."""
 
 
+class ArgumentError(GlassgradError, TypeError):
+    """An argument is of a kind the call cannot take: text for a number, a list for a Tensor."""
+
+
 class IndexError_(GlassgradError, IndexError):
     """An index is out of range or of a kind that cannot index."""
 
