@@ -1,4 +1,5 @@
 """What the tests of this folder share."""
+
 import sys
 from pathlib import Path
 

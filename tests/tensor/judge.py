@@ -1,4 +1,5 @@
 """How the tests of this folder judge: the graph's meaning (oracle) first, then what the compiler made of it, both against NumPy or torch."""
+
 from __future__ import annotations
 
 import sys
@@ -22,28 +23,35 @@ def agree(t: Tensor, expected: Any, rtol: float = 1e-5, atol: float = 1e-6, dtyp
     """The tensor's graph means `expected`, and the device computes that."""
     expected = expected.detach().numpy() if isinstance(expected, torch.Tensor) else np.asarray(expected)
     assert t.shape == expected.shape, f"shape {t.shape}, expected {expected.shape}"
-    if dtype: assert t.dtype.np_name == expected.dtype.name, f"dtype {t.dtype}, expected {expected.dtype}"
+    if dtype:
+        assert t.dtype.np_name == expected.dtype.name, f"dtype {t.dtype}, expected {expected.dtype}"
     for judge, found in (("oracle", evaluate(t.uop)[0]), ("device", t.numpy())):
         np.testing.assert_allclose(found, expected, rtol, atol, err_msg=f"by the {judge}")
 
 
-def same(f: Callable, g: Callable, *arrays: np.ndarray, rtol: float = 1e-5, atol: float = 1e-6, grad: bool = True, dtype: bool = True) -> None:
+def same(
+    f: Callable, g: Callable, *arrays: np.ndarray, rtol: float = 1e-5, atol: float = 1e-6, grad: bool = True, dtype: bool = True
+) -> None:
     """f on our tensors is what g is on torch's; so are the gradients of a weighted sum, where there are floats."""
     xs = [Tensor(a) for a in arrays]
     ys = [torch.tensor(a, requires_grad=grad and a.dtype.kind == "f") for a in arrays]
     out, want = f(*xs), g(*ys)
     agree(out, want, rtol, atol, dtype)
     floats = [(x, y) for x, y in zip(xs, ys) if y.requires_grad]
-    if not grad or not floats or not want.requires_grad: return
+    if not grad or not floats or not want.requires_grad:
+        return
     weights = np.random.default_rng(7).uniform(-1, 1, tuple(want.shape)).astype(want.detach().numpy().dtype)
     expected = torch.autograd.grad((want * torch.tensor(weights)).sum(), [y for _, y in floats], allow_unused=True)
     found = (out * Tensor(weights)).sum().gradient(*[x for x, _ in floats])
-    for d, e, (_, y) in zip(found, expected, floats): agree(d, torch.zeros_like(y) if e is None else e, max(rtol, 1e-4), max(atol, 1e-5))
+    for d, e, (_, y) in zip(found, expected, floats):
+        agree(d, torch.zeros_like(y) if e is None else e, max(rtol, 1e-4), max(atol, 1e-5))
 
 
 def data(*shape: int, lo: float = -2, hi: float = 2, seed: int = 0, dtype: str = "float32") -> np.ndarray:
     """Random numbers, the same in every run."""
     rng = np.random.default_rng(seed + sum(shape))
-    if np.dtype(dtype).kind in "iu": return rng.integers(int(lo), int(hi) + 1, shape).astype(dtype)
-    if dtype == "bool": return rng.integers(0, 2, shape).astype(bool)
+    if np.dtype(dtype).kind in "iu":
+        return rng.integers(int(lo), int(hi) + 1, shape).astype(dtype)
+    if dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
     return rng.uniform(lo, hi, shape).astype(dtype)

@@ -1,4 +1,5 @@
 """Elementwise methods: values and gradients as torch has them, promotion as documented, special values as NumPy has them."""
+
 import numpy as np
 import pytest
 import torch
@@ -9,20 +10,56 @@ from glassgrad import Tensor, dtypes
 from glassgrad.uop.errors import DTypeError, ShapeError, UsageError
 
 UNARY = [  # name, torch's function, domain
-    ("exp", torch.exp, (-3, 3)), ("exp2", torch.exp2, (-3, 3)), ("log", torch.log, (0.1, 4)), ("log2", torch.log2, (0.1, 4)),
-    ("log10", torch.log10, (0.1, 4)), ("log1p", torch.log1p, (-0.9, 4)), ("expm1", torch.expm1, (-3, 3)), ("sqrt", torch.sqrt, (0.1, 4)),
-    ("rsqrt", torch.rsqrt, (0.1, 4)), ("reciprocal", torch.reciprocal, (0.2, 4)), ("square", torch.square, (-3, 3)),
-    ("sin", torch.sin, (-6, 6)), ("cos", torch.cos, (-6, 6)), ("tan", torch.tan, (-1.2, 1.2)), ("asin", torch.asin, (-0.95, 0.95)),
-    ("acos", torch.acos, (-0.95, 0.95)), ("atan", torch.atan, (-5, 5)), ("sinh", torch.sinh, (-3, 3)), ("cosh", torch.cosh, (-3, 3)),
-    ("tanh", torch.tanh, (-3, 3)), ("asinh", torch.asinh, (-5, 5)), ("acosh", torch.acosh, (1.1, 5)), ("atanh", torch.atanh, (-0.9, 0.9)),
-    ("erf", torch.erf, (-3, 3)), ("sigmoid", torch.sigmoid, (-8, 8)), ("logsigmoid", F.logsigmoid, (-8, 8)), ("softplus", F.softplus, (-8, 8)),
-    ("abs", torch.abs, (-3, 3)), ("neg", torch.neg, (-3, 3)), ("sign", torch.sign, (-3, 3)), ("trunc", torch.trunc, (-3, 3)),
-    ("floor", torch.floor, (-3, 3)), ("ceil", torch.ceil, (-3, 3)), ("round", torch.round, (-3, 3)), ("frac", torch.frac, (-3, 3)),
-    ("relu", torch.relu, (-3, 3)), ("relu6", F.relu6, (-2, 8)), ("leaky_relu", F.leaky_relu, (-3, 3)), ("elu", F.elu, (-3, 3)),
-    ("celu", F.celu, (-3, 3)), ("selu", F.selu, (-3, 3)), ("gelu", lambda x: F.gelu(x, approximate="tanh"), (-3, 3)),
-    ("quick_gelu", lambda x: x * torch.sigmoid(1.702 * x), (-3, 3)), ("silu", F.silu, (-3, 3)), ("swish", F.silu, (-3, 3)),
-    ("mish", F.mish, (-3, 3)), ("hardswish", F.hardswish, (-5, 5)), ("hardsigmoid", F.hardsigmoid, (-5, 5)),
-    ("hardtanh", F.hardtanh, (-3, 3)), ("softsign", F.softsign, (-3, 3)),
+    ("exp", torch.exp, (-3, 3)),
+    ("exp2", torch.exp2, (-3, 3)),
+    ("log", torch.log, (0.1, 4)),
+    ("log2", torch.log2, (0.1, 4)),
+    ("log10", torch.log10, (0.1, 4)),
+    ("log1p", torch.log1p, (-0.9, 4)),
+    ("expm1", torch.expm1, (-3, 3)),
+    ("sqrt", torch.sqrt, (0.1, 4)),
+    ("rsqrt", torch.rsqrt, (0.1, 4)),
+    ("reciprocal", torch.reciprocal, (0.2, 4)),
+    ("square", torch.square, (-3, 3)),
+    ("sin", torch.sin, (-6, 6)),
+    ("cos", torch.cos, (-6, 6)),
+    ("tan", torch.tan, (-1.2, 1.2)),
+    ("asin", torch.asin, (-0.95, 0.95)),
+    ("acos", torch.acos, (-0.95, 0.95)),
+    ("atan", torch.atan, (-5, 5)),
+    ("sinh", torch.sinh, (-3, 3)),
+    ("cosh", torch.cosh, (-3, 3)),
+    ("tanh", torch.tanh, (-3, 3)),
+    ("asinh", torch.asinh, (-5, 5)),
+    ("acosh", torch.acosh, (1.1, 5)),
+    ("atanh", torch.atanh, (-0.9, 0.9)),
+    ("erf", torch.erf, (-3, 3)),
+    ("sigmoid", torch.sigmoid, (-8, 8)),
+    ("logsigmoid", F.logsigmoid, (-8, 8)),
+    ("softplus", F.softplus, (-8, 8)),
+    ("abs", torch.abs, (-3, 3)),
+    ("neg", torch.neg, (-3, 3)),
+    ("sign", torch.sign, (-3, 3)),
+    ("trunc", torch.trunc, (-3, 3)),
+    ("floor", torch.floor, (-3, 3)),
+    ("ceil", torch.ceil, (-3, 3)),
+    ("round", torch.round, (-3, 3)),
+    ("frac", torch.frac, (-3, 3)),
+    ("relu", torch.relu, (-3, 3)),
+    ("relu6", F.relu6, (-2, 8)),
+    ("leaky_relu", F.leaky_relu, (-3, 3)),
+    ("elu", F.elu, (-3, 3)),
+    ("celu", F.celu, (-3, 3)),
+    ("selu", F.selu, (-3, 3)),
+    ("gelu", lambda x: F.gelu(x, approximate="tanh"), (-3, 3)),
+    ("quick_gelu", lambda x: x * torch.sigmoid(1.702 * x), (-3, 3)),
+    ("silu", F.silu, (-3, 3)),
+    ("swish", F.silu, (-3, 3)),
+    ("mish", F.mish, (-3, 3)),
+    ("hardswish", F.hardswish, (-5, 5)),
+    ("hardsigmoid", F.hardsigmoid, (-5, 5)),
+    ("hardtanh", F.hardtanh, (-3, 3)),
+    ("softsign", F.softsign, (-3, 3)),
 ]
 
 
@@ -38,8 +75,11 @@ def test_unary_float64(name, want, domain):
     agree(getattr(Tensor(x), name)(), f(torch.tensor(x)), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("name,want,domain", [u for u in UNARY if u[0] in ("exp", "log", "sqrt", "sin", "tanh", "erf", "sigmoid", "atan", "relu")],
-                         ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    "name,want,domain",
+    [u for u in UNARY if u[0] in ("exp", "log", "sqrt", "sin", "tanh", "erf", "sigmoid", "atan", "relu")],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_unary_of_ints_gives_default_float(name, want, domain):
     x = np.array([1, 2, 3], dtype="int32")
     out = getattr(Tensor(x), name)()
@@ -47,8 +87,14 @@ def test_unary_of_ints_gives_default_float(name, want, domain):
 
 
 BINARY = [
-    ("add", torch.add, (-3, 3)), ("sub", torch.sub, (-3, 3)), ("mul", torch.mul, (-3, 3)), ("div", torch.div, (0.3, 3)),
-    ("maximum", torch.maximum, (-3, 3)), ("minimum", torch.minimum, (-3, 3)), ("pow", torch.pow, (0.3, 3)), ("logaddexp", torch.logaddexp, (-3, 3)),
+    ("add", torch.add, (-3, 3)),
+    ("sub", torch.sub, (-3, 3)),
+    ("mul", torch.mul, (-3, 3)),
+    ("div", torch.div, (0.3, 3)),
+    ("maximum", torch.maximum, (-3, 3)),
+    ("minimum", torch.minimum, (-3, 3)),
+    ("pow", torch.pow, (0.3, 3)),
+    ("logaddexp", torch.logaddexp, (-3, 3)),
     ("copysign", torch.copysign, (-3, 3)),
 ]
 
@@ -56,13 +102,30 @@ BINARY = [
 @pytest.mark.parametrize("shapes", [((4, 5), (4, 5)), ((4, 1), (1, 5)), ((5,), (2, 4, 5)), ((2, 3, 1), ()), ((), (3,))], ids=str)
 @pytest.mark.parametrize("name,want,domain", BINARY, ids=[b[0] for b in BINARY])
 def test_binary_broadcast(name, want, domain, shapes):
-    if name == "copysign": same(lambda x, y: x.copysign(y), want, *[data(*s, lo=-3, hi=3, seed=i) for i, s in enumerate(shapes)], grad=False)
-    else: same(lambda x, y: getattr(x, name)(y), want, *[data(*s, lo=domain[0], hi=domain[1], seed=i) for i, s in enumerate(shapes)], rtol=2e-5)
+    if name == "copysign":
+        same(lambda x, y: x.copysign(y), want, *[data(*s, lo=-3, hi=3, seed=i) for i, s in enumerate(shapes)], grad=False)
+    else:
+        same(
+            lambda x, y: getattr(x, name)(y), want, *[data(*s, lo=domain[0], hi=domain[1], seed=i) for i, s in enumerate(shapes)], rtol=2e-5
+        )
 
 
-OPERATORS = [("+", lambda x, y: x + y), ("-", lambda x, y: x - y), ("*", lambda x, y: x * y), ("//", lambda x, y: x // y), ("%", lambda x, y: x % y),
-             ("&", lambda x, y: x & y), ("|", lambda x, y: x | y), ("^", lambda x, y: x ^ y), ("<", lambda x, y: x < y), ("<=", lambda x, y: x <= y),
-             (">", lambda x, y: x > y), (">=", lambda x, y: x >= y), ("==", lambda x, y: x == y), ("!=", lambda x, y: x != y)]
+OPERATORS = [
+    ("+", lambda x, y: x + y),
+    ("-", lambda x, y: x - y),
+    ("*", lambda x, y: x * y),
+    ("//", lambda x, y: x // y),
+    ("%", lambda x, y: x % y),
+    ("&", lambda x, y: x & y),
+    ("|", lambda x, y: x | y),
+    ("^", lambda x, y: x ^ y),
+    ("<", lambda x, y: x < y),
+    ("<=", lambda x, y: x <= y),
+    (">", lambda x, y: x > y),
+    (">=", lambda x, y: x >= y),
+    ("==", lambda x, y: x == y),
+    ("!=", lambda x, y: x != y),
+]
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "uint32"])
@@ -70,11 +133,13 @@ OPERATORS = [("+", lambda x, y: x + y), ("-", lambda x, y: x - y), ("*", lambda 
 def test_int_operators(sign, f, dtype):
     lo = 0 if dtype.startswith("u") else -9
     x, y = data(40, lo=lo, hi=9, dtype=dtype), data(40, lo=lo, hi=9, seed=5, dtype=dtype)
-    if sign in ("//", "%"): y[y == 0] = 3
+    if sign in ("//", "%"):
+        y[y == 0] = 3
     agree(f(Tensor(x), Tensor(y)), f(x, y))
     scalar = 3
     agree(f(Tensor(x), scalar), f(x, scalar))
-    if sign not in ("//", "%") or (x != 0).all(): agree(f(scalar, Tensor(x)), f(np.asarray(scalar, dtype), x))
+    if sign not in ("//", "%") or (x != 0).all():
+        agree(f(scalar, Tensor(x)), f(np.asarray(scalar, dtype), x))
 
 
 @pytest.mark.parametrize("y", [3, -3, 1, -1, 7])
@@ -99,20 +164,21 @@ def test_int_division_by_zero_gives_zero():
 
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4, 5, 0.5, -0.5, -1, -2, 2.5])
 def test_power_by_constant(exponent):
-    same(lambda x: x ** exponent, lambda x: x ** exponent, data(3, 5, lo=0.3, hi=2), rtol=2e-5)
+    same(lambda x: x**exponent, lambda x: x**exponent, data(3, 5, lo=0.3, hi=2), rtol=2e-5)
 
 
 @pytest.mark.parametrize("base", [2, 2.5, 0.5])
 def test_constant_to_the_power(base):
-    same(lambda x: base ** x, lambda x: base ** x, data(3, 5), rtol=2e-5)
+    same(lambda x: base**x, lambda x: base**x, data(3, 5), rtol=2e-5)
 
 
 def test_int_power():
     x, y = np.array([-3, 2, 5, 0, 1], dtype="int32"), np.array([3, 10, 2, 0, 7], dtype="int32")
-    agree(Tensor(x) ** Tensor(y), x ** y)
-    agree(Tensor(x) ** 3, x ** 3)
-    agree(2 ** Tensor(y), 2 ** y)
-    with pytest.raises(UsageError, match="negative powers"): Tensor(x) ** -1
+    agree(Tensor(x) ** Tensor(y), x**y)
+    agree(Tensor(x) ** 3, x**3)
+    agree(2 ** Tensor(y), 2**y)
+    with pytest.raises(UsageError, match="negative powers"):
+        Tensor(x) ** -1
 
 
 @pytest.mark.parametrize("a", ["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"])
@@ -137,30 +203,71 @@ def test_small_ints_meet_large_scalars():
     x = Tensor([1, 200], dtype="uint8")
     assert (x < 300).tolist() == [True, True]
     assert (x == -1).tolist() == [False, False]
-    with pytest.raises(DTypeError, match="goes from 0 to 255"): x + 300
+    with pytest.raises(DTypeError, match="goes from 0 to 255"):
+        x + 300
 
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-38, 3e38], dtype="float32")
 
 
-@pytest.mark.parametrize("name,want", [("abs", np.abs), ("sign", np.sign), ("floor", np.floor), ("ceil", np.ceil), ("trunc", np.trunc), ("round", np.round),
-                                       ("isnan", np.isnan), ("isinf", np.isinf), ("isfinite", np.isfinite), ("sqrt", np.sqrt), ("exp", np.exp), ("log", np.log),
-                                       ("relu", lambda x: np.where(np.isnan(x), x, np.maximum(x, 0))), ("tanh", np.tanh), ("sin", np.sin), ("expm1", np.expm1),
-                                       ("log1p", np.log1p), ("sinh", np.sinh), ("asinh", np.arcsinh), ("atan", np.arctan), ("reciprocal", np.reciprocal)])
+@pytest.mark.parametrize(
+    "name,want",
+    [
+        ("abs", np.abs),
+        ("sign", np.sign),
+        ("floor", np.floor),
+        ("ceil", np.ceil),
+        ("trunc", np.trunc),
+        ("round", np.round),
+        ("isnan", np.isnan),
+        ("isinf", np.isinf),
+        ("isfinite", np.isfinite),
+        ("sqrt", np.sqrt),
+        ("exp", np.exp),
+        ("log", np.log),
+        ("relu", lambda x: np.where(np.isnan(x), x, np.maximum(x, 0))),
+        ("tanh", np.tanh),
+        ("sin", np.sin),
+        ("expm1", np.expm1),
+        ("log1p", np.log1p),
+        ("sinh", np.sinh),
+        ("asinh", np.arcsinh),
+        ("atan", np.arctan),
+        ("reciprocal", np.reciprocal),
+    ],
+)
 def test_special_values(name, want):
-    with np.errstate(all="ignore"): agree(getattr(Tensor(SPECIAL), name)(), want(SPECIAL), rtol=1e-5)
+    with np.errstate(all="ignore"):
+        agree(getattr(Tensor(SPECIAL), name)(), want(SPECIAL), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "softplus", "logsigmoid", "silu", "mish", "gelu", "elu", "tanh", "selu", "logaddexp"])
 def test_far_out_values_and_gradients_are_finite(name):
     x = np.array([-200.0, -100.0, -30.0, 0.0, 30.0, 80.0], dtype="float32")
     f = (lambda t: t.logaddexp(0.0)) if name == "logaddexp" else lambda t: getattr(t, name)()
-    g = {"logaddexp": lambda t: torch.logaddexp(t, torch.zeros(())), "gelu": lambda t: F.gelu(t, approximate="tanh"), "logsigmoid": F.logsigmoid}.get(name)
+    g = {
+        "logaddexp": lambda t: torch.logaddexp(t, torch.zeros(())),
+        "gelu": lambda t: F.gelu(t, approximate="tanh"),
+        "logsigmoid": F.logsigmoid,
+    }.get(name)
     same(f, g or (lambda t: getattr(F, name)(t)), x, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name,at,want", [("relu", 0.0, 0.0), ("abs", 0.0, 0.0), ("relu6", 6.0, 0.0), ("hardtanh", 1.0, 0.0), ("sigmoid", 0.0, 0.25),
-                                          ("softplus", 0.0, 0.5), ("asinh", 0.0, 1.0), ("atan", 0.0, 1.0), ("sinh", 0.0, 1.0), ("sign", 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "name,at,want",
+    [
+        ("relu", 0.0, 0.0),
+        ("abs", 0.0, 0.0),
+        ("relu6", 6.0, 0.0),
+        ("hardtanh", 1.0, 0.0),
+        ("sigmoid", 0.0, 0.25),
+        ("softplus", 0.0, 0.5),
+        ("asinh", 0.0, 1.0),
+        ("atan", 0.0, 1.0),
+        ("sinh", 0.0, 1.0),
+        ("sign", 0.0, 0.0),
+    ],
+)
 def test_gradient_at_corners(name, at, want):
     x = Tensor([at])
     assert getattr(x, name)().sum().gradient(x)[0].tolist() == pytest.approx([want])
@@ -188,7 +295,8 @@ def test_where_and_its_relatives():
     same(lambda x: x.clamp(-1, 0.5), lambda x: x.clamp(-1, 0.5), x)
     same(lambda x: x.clip(min=0.25), lambda x: x.clamp(min=0.25), x)
     same(lambda x, y: x.lerp(y, 0.3), lambda x, y: x.lerp(y.expand(4, 5), 0.3), x, y)
-    with pytest.raises(UsageError): Tensor(x).clamp()
+    with pytest.raises(UsageError):
+        Tensor(x).clamp()
 
 
 def test_clamp_of_ints_by_floats_gives_floats():
@@ -204,9 +312,12 @@ def test_logic_and_bits():
     agree(~Tensor(x), ~x)
     agree(Tensor(x) << 2, x << 2)
     agree(Tensor(x) >> 1, x >> 1)
-    with pytest.raises(DTypeError, match="no bits"): Tensor([1.0]) & 1
-    with pytest.raises(DTypeError, match="bools are not subtracted"): Tensor(a) - Tensor(b)
-    with pytest.raises(UsageError, match="shift"): Tensor(x) << 40
+    with pytest.raises(DTypeError, match="no bits"):
+        Tensor([1.0]) & 1
+    with pytest.raises(DTypeError, match="bools are not subtracted"):
+        Tensor(a) - Tensor(b)
+    with pytest.raises(UsageError, match="shift"):
+        Tensor(x) << 40
 
 
 def test_closeness():
@@ -230,11 +341,20 @@ def test_float_to_int_is_toward_zero():
 
 def test_casts_by_name_and_gradient():
     x = data(5)
-    for name, d in (("half", "float16"), ("double", "float64"), ("float", "float32"), ("int", "int32"), ("long", "int64"), ("short", "int16"), ("bool", "bool")):
+    for name, d in (
+        ("half", "float16"),
+        ("double", "float64"),
+        ("float", "float32"),
+        ("int", "int32"),
+        ("long", "int64"),
+        ("short", "int16"),
+        ("bool", "bool"),
+    ):
         assert getattr(Tensor(x), name)().dtype.name == d
     assert Tensor(x).bfloat16().dtype is dtypes.bfloat16
     same(lambda x: x.double() * 2, lambda x: x.double() * 2, x)
-    with pytest.raises(DTypeError, match="no dtype named"): Tensor(x).cast("float99")
+    with pytest.raises(DTypeError, match="no dtype named"):
+        Tensor(x).cast("float99")
 
 
 def test_bfloat16_and_float16_round_to_nearest_even():
@@ -253,7 +373,8 @@ def test_bitcast(to):
 
 
 def test_shapes_that_do_not_broadcast_are_named():
-    with pytest.raises(ShapeError, match=r"\(3, 4\) and \(3, 5\)"): Tensor.ones(3, 4) + Tensor.ones(3, 5)
+    with pytest.raises(ShapeError, match=r"\(3, 4\) and \(3, 5\)"):
+        Tensor.ones(3, 4) + Tensor.ones(3, 5)
 
 
 def test_numpy_operands_on_either_side():
@@ -266,7 +387,8 @@ def test_numpy_operands_on_either_side():
 def test_one_hot():
     agree(Tensor([0, 2, 1]).one_hot(4), F.one_hot(torch.tensor([0, 2, 1]), 4).int())
     agree(Tensor([[0], [2]]).one_hot(), F.one_hot(torch.tensor([[0], [2]])).int())
-    with pytest.raises(DTypeError): Tensor([0.5]).one_hot(2)
+    with pytest.raises(DTypeError):
+        Tensor([0.5]).one_hot(2)
 
 
 def test_small_results():

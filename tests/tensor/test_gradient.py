@@ -1,4 +1,5 @@
 """Gradients: every rule of the pass, higher orders, which tensors get one."""
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,15 @@ def numeric(f, x, eps=1e-6):
     return out
 
 
-ALU = [o for o in Ops.alu() if o.grad is not None and o.py is not None and o.dtypes in ("float", "any", "number") and o.out == "same" and o.name not in ("WHERE", "TRUNC", "CAST", "BITCAST")]
+ALU = [
+    o
+    for o in Ops.alu()
+    if o.grad is not None
+    and o.py is not None
+    and o.dtypes in ("float", "any", "number")
+    and o.out == "same"
+    and o.name not in ("WHERE", "TRUNC", "CAST", "BITCAST")
+]
 
 
 @pytest.mark.parametrize("op", ALU, ids=[o.name for o in ALU])
@@ -29,15 +38,31 @@ def test_rules_of_the_op_table(op):
     xs = [data(4, lo=max(op.domain[0], -3), hi=min(op.domain[1], 3), seed=i, dtype="float64") for i in range(op.arity)]
     ts = [Tensor(x) for x in xs]
     weights = Tensor(data(4, seed=77, dtype="float64"))
-    def f(k, t): return ts[0]._new((t if k == 0 else ts[0]).uop.alu(op, *[(t if i == k else s).uop for i, s in enumerate(ts) if i > 0])) * weights
+
+    def f(k, t):
+        return ts[0]._new((t if k == 0 else ts[0]).uop.alu(op, *[(t if i == k else s).uop for i, s in enumerate(ts) if i > 0])) * weights
+
     for k, x in enumerate(xs):
         found = f(k, ts[k]).sum().gradient(ts[k])[0]
         np.testing.assert_allclose(found.numpy(), numeric(lambda t, k=k: f(k, t), x), rtol=1e-4, atol=1e-6)
 
 
-ORDERS = [("x³", lambda x: x ** 3), ("exp sin", lambda x: x.sin().exp()), ("softmax", lambda x: x.softmax(-1) * x), ("matmul", lambda x: (x.reshape(2, 2) @ x.reshape(2, 2)).tanh()), ("sigmoid", lambda x: x.sigmoid()), ("div", lambda x: 1 / (x * x + 1)),
-          ("cumsum", lambda x: x.cumsum(0) ** 2), ("gather", lambda x: x[Tensor([0, 0, 2]) if isinstance(x, Tensor) else torch.tensor([0, 0, 2])] ** 3), ("prod", lambda x: x.prod(0) * x), ("cumprod", lambda x: x.cumprod(0) * x),
-          ("logsumexp", lambda x: x.logsumexp(0)), ("pad", lambda x: x.roll(1, 0) * x ** 2), ("norm", lambda x: (x * x).sum().sqrt()), ("where", lambda x: (x > 0).where(x ** 3, x ** 2) if isinstance(x, Tensor) else torch.where(x > 0, x ** 3, x ** 2))]
+ORDERS = [
+    ("x³", lambda x: x**3),
+    ("exp sin", lambda x: x.sin().exp()),
+    ("softmax", lambda x: x.softmax(-1) * x),
+    ("matmul", lambda x: (x.reshape(2, 2) @ x.reshape(2, 2)).tanh()),
+    ("sigmoid", lambda x: x.sigmoid()),
+    ("div", lambda x: 1 / (x * x + 1)),
+    ("cumsum", lambda x: x.cumsum(0) ** 2),
+    ("gather", lambda x: x[Tensor([0, 0, 2]) if isinstance(x, Tensor) else torch.tensor([0, 0, 2])] ** 3),
+    ("prod", lambda x: x.prod(0) * x),
+    ("cumprod", lambda x: x.cumprod(0) * x),
+    ("logsumexp", lambda x: x.logsumexp(0)),
+    ("pad", lambda x: x.roll(1, 0) * x**2),
+    ("norm", lambda x: (x * x).sum().sqrt()),
+    ("where", lambda x: (x > 0).where(x**3, x**2) if isinstance(x, Tensor) else torch.where(x > 0, x**3, x**2)),
+]
 
 
 @pytest.mark.parametrize("name,f", ORDERS, ids=[o[0] for o in ORDERS])
@@ -57,7 +82,7 @@ def test_conv_twice():
     x, k, y, m = Tensor(a), Tensor(w), torch.tensor(a, requires_grad=True), torch.tensor(w, requires_grad=True)
     ours = x.conv2d(k, stride=2, padding=1).square().sum().gradient(x)[0].square().sum().gradient(k)[0]
     theirs = torch.autograd.grad((torch.nn.functional.conv2d(y, m, stride=2, padding=1) ** 2).sum(), y, create_graph=True)[0]
-    agree(ours, torch.autograd.grad((theirs ** 2).sum(), m)[0], rtol=1e-5)
+    agree(ours, torch.autograd.grad((theirs**2).sum(), m)[0], rtol=1e-5)
 
 
 def test_max_pool_shares_ties():
@@ -159,17 +184,23 @@ def test_what_does_not_depend_has_gradient_zero():
 
 def test_mistakes_are_named():
     x = Tensor([1.0, 2.0])
-    with pytest.raises(ShapeError, match=r"only a scalar has a gradient\n  try: x.sum\(\)"): (x * 2).backward()
-    with pytest.raises(ShapeError): (x * 2).backward(Tensor([1.0]))
-    with pytest.raises(DTypeError): Tensor([1]).sum().backward()
-    with pytest.raises(DTypeError): x.sum().gradient(Tensor([1]))
-    with pytest.raises(DTypeError): Tensor([1], requires_grad=True)
+    with pytest.raises(ShapeError, match=r"only a scalar has a gradient\n  try: x.sum\(\)"):
+        (x * 2).backward()
+    with pytest.raises(ShapeError):
+        (x * 2).backward(Tensor([1.0]))
+    with pytest.raises(DTypeError):
+        Tensor([1]).sum().backward()
+    with pytest.raises(DTypeError):
+        x.sum().gradient(Tensor([1]))
+    with pytest.raises(DTypeError):
+        Tensor([1], requires_grad=True)
 
 
 def test_only_paths_to_targets_are_walked():
     x, y = Tensor([1.0]), Tensor([2.0])
     heavy = y
-    for _ in range(50): heavy = heavy.sin()
+    for _ in range(50):
+        heavy = heavy.sin()
     before = len((x * heavy).uop.toposort())
     g = gradient((x * heavy).uop, [x.uop], Tensor([1.0]).uop)[0]
     assert len(g.toposort()) <= before + 4
@@ -178,8 +209,9 @@ def test_only_paths_to_targets_are_walked():
 def test_deep_chains():
     x = Tensor([0.5])
     y = x
-    for _ in range(2000): y = y * 1.0001
-    assert y.sum().gradient(x)[0].item() == pytest.approx(1.0001 ** 2000, rel=1e-3)
+    for _ in range(2000):
+        y = y * 1.0001
+    assert y.sum().gradient(x)[0].item() == pytest.approx(1.0001**2000, rel=1e-3)
 
 
 def test_half_precision_gradients_sum_in_float32():
@@ -194,9 +226,11 @@ def test_a_small_network_learns():
     losses = []
     for _ in range(30):
         loss = (x @ w1).relu().matmul(w2).binary_crossentropy_logits(y)
-        for w in (w1, w2): w.grad = None
+        for w in (w1, w2):
+            w.grad = None
         loss.backward()
-        for w in (w1, w2): w.assign(w.detach() - w.grad * 0.5)
+        for w in (w1, w2):
+            w.assign(w.detach() - w.grad * 0.5)
         losses.append(loss.item())
         Tensor.realize(w1, w2)
     assert losses[-1] < losses[0] / 3

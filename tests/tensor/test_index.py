@@ -1,4 +1,5 @@
 """Indexing: reading and writing by ints, slices, lists, tensors and masks, as NumPy does; gather and scatter as torch does."""
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +11,49 @@ from glassgrad.uop.errors import DTypeError, IndexError_, ShapeError, UsageError
 
 I, J = np.array([0, 2, 1, -1]), np.array([1, 0, 3, -2])
 KEYS = [
-    0, -1, slice(1, 3), slice(None, None, 2), slice(None, None, -1), slice(3, None, -2), slice(-2, None), slice(5, 1), slice(1, 1), Ellipsis, None,
-    (1, 2), (1, slice(None), 2), (Ellipsis, 1), (0, Ellipsis, slice(None, None, 2)), (slice(1, 4, 2), slice(None, None, -2), slice(0, 3)), (None, 1, None, slice(2)),
-    (slice(None), None, -1), (slice(4, 0, -3), Ellipsis, slice(-1, None, -1)), (3, 4, 1), (slice(100), slice(-100, 100)),
-    [0, 2], [-1, 1, 1], I, (I, J), (slice(None), I), (slice(None), slice(None), [0, 2, 1]), (I, slice(None), [0, 1, 2, 0]), ([[0], [1]], [[1, 2, 3]]), (I[:, None], J),
-    (slice(1, 3), I), (I, slice(None, None, 2)), (0, I), (I, 0), (None, I), (Ellipsis, [0, 1]), (I, None, J), np.array([[0, 1], [2, 3]]), (slice(None, None, -1), I, slice(2)),
-    [], (slice(None), []), np.array(2), range(2),
+    0,
+    -1,
+    slice(1, 3),
+    slice(None, None, 2),
+    slice(None, None, -1),
+    slice(3, None, -2),
+    slice(-2, None),
+    slice(5, 1),
+    slice(1, 1),
+    Ellipsis,
+    None,
+    (1, 2),
+    (1, slice(None), 2),
+    (Ellipsis, 1),
+    (0, Ellipsis, slice(None, None, 2)),
+    (slice(1, 4, 2), slice(None, None, -2), slice(0, 3)),
+    (None, 1, None, slice(2)),
+    (slice(None), None, -1),
+    (slice(4, 0, -3), Ellipsis, slice(-1, None, -1)),
+    (3, 4, 1),
+    (slice(100), slice(-100, 100)),
+    [0, 2],
+    [-1, 1, 1],
+    I,
+    (I, J),
+    (slice(None), I),
+    (slice(None), slice(None), [0, 2, 1]),
+    (I, slice(None), [0, 1, 2, 0]),
+    ([[0], [1]], [[1, 2, 3]]),
+    (I[:, None], J),
+    (slice(1, 3), I),
+    (I, slice(None, None, 2)),
+    (0, I),
+    (I, 0),
+    (None, I),
+    (Ellipsis, [0, 1]),
+    (I, None, J),
+    np.array([[0, 1], [2, 3]]),
+    (slice(None, None, -1), I, slice(2)),
+    [],
+    (slice(None), []),
+    np.array(2),
+    range(2),
 ]
 
 
@@ -24,9 +62,20 @@ def test_read(key):
     same(lambda x: x[key], lambda x: torch.tensor(x.numpy()[key].copy()), data(4, 5, 3), grad=False)
 
 
-@pytest.mark.parametrize("key", [k for k in KEYS if isinstance(k, (int, slice)) or (isinstance(k, tuple) and not any(isinstance(v, slice) and (v.step or 1) < 0 for v in k)) or isinstance(k, list)], ids=str)
+@pytest.mark.parametrize(
+    "key",
+    [
+        k
+        for k in KEYS
+        if isinstance(k, (int, slice))
+        or (isinstance(k, tuple) and not any(isinstance(v, slice) and (v.step or 1) < 0 for v in k))
+        or isinstance(k, list)
+    ],
+    ids=str,
+)
 def test_read_gradient(key):
-    if isinstance(key, slice) and (key.step or 1) < 0: pytest.skip("torch has no negative steps")
+    if isinstance(key, slice) and (key.step or 1) < 0:
+        pytest.skip("torch has no negative steps")
     to_torch = lambda k: torch.tensor(k) if isinstance(k, np.ndarray) else torch.tensor(k, dtype=torch.long) if k == [] else k  # noqa: E731
     want = tuple(to_torch(k) for k in key) if isinstance(key, tuple) else to_torch(key)
     same(lambda x: x[key], lambda x: x[want], data(4, 5, 3))
@@ -39,7 +88,8 @@ def test_write(key, scalar):
     x = Tensor(want)
     view = x.flatten()
     value = np.float32(7) if scalar else data(*want[key].shape, lo=10, hi=20)
-    if isinstance(key, list) and key == [-1, 1, 1] and not scalar: value[2] = value[1]     # of equal places NumPy's last counts, ours too
+    if isinstance(key, list) and key == [-1, 1, 1] and not scalar:
+        value[2] = value[1]  # of equal places NumPy's last counts, ours too
     x[key] = 7 if scalar else Tensor(value)
     want[key] = value
     agree(x, want)
@@ -71,15 +121,19 @@ def test_writes_happen_in_program_order():
 
 def test_written_values_have_gradients():
     a, b = data(4, 3), data(2, 3, seed=9)
+
     def f(x, y):
         z = x * 1
         z[1:3] = y
         return z * z
+
     same(f, f, a, b)
+
     def g(x, y):
         z = x * 1
         z[[3, 0]] = y
         return z * z
+
     same(g, g, a, b)
 
 
@@ -117,7 +171,7 @@ def test_masked_select_and_nonzero():
     agree(Tensor(x).nonzero(), np.argwhere(x).astype("int32"))
     fixed = Tensor(x).nonzero(size=5, fill_value=-7).numpy()
     found = np.argwhere(x)[:5]
-    np.testing.assert_array_equal(fixed[:len(found)], found)
+    np.testing.assert_array_equal(fixed[: len(found)], found)
     few = Tensor([0, 1, 0]).nonzero(size=3, fill_value=-7)
     assert few.tolist() == [[1], [-7], [-7]]
 
@@ -147,26 +201,48 @@ def test_a_computed_index_out_of_range_reads_zero_and_writes_nothing():
 def test_variables_index():
     x = Tensor(data(5, 2))
     v = Variable("i", 0, 4)
-    for k in (0, 3): agree(x[v.bind(k)], data(5, 2)[k])
-    with pytest.raises(UsageError, match="no value"): int(v)
-    with pytest.raises(UsageError, match="from 0 to 4"): v.bind(5)
+    for k in (0, 3):
+        agree(x[v.bind(k)], data(5, 2)[k])
+    with pytest.raises(UsageError, match="no value"):
+        int(v)
+    with pytest.raises(UsageError, match="from 0 to 4"):
+        v.bind(5)
 
 
-@pytest.mark.parametrize("key,error", [
-    (4, IndexError_), (-5, IndexError_), ((0, 0, 0, 0), IndexError_), ((Ellipsis, Ellipsis), IndexError_), ([0, 9], IndexError_), (1.5, IndexError_), ("a", IndexError_),
-    (slice(None, None, 0), IndexError_), (slice(0.5, 2), IndexError_), ([0.5], IndexError_), (np.array([True, False]), IndexError_),
-], ids=str)
+@pytest.mark.parametrize(
+    "key,error",
+    [
+        (4, IndexError_),
+        (-5, IndexError_),
+        ((0, 0, 0, 0), IndexError_),
+        ((Ellipsis, Ellipsis), IndexError_),
+        ([0, 9], IndexError_),
+        (1.5, IndexError_),
+        ("a", IndexError_),
+        (slice(None, None, 0), IndexError_),
+        (slice(0.5, 2), IndexError_),
+        ([0.5], IndexError_),
+        (np.array([True, False]), IndexError_),
+    ],
+    ids=str,
+)
 def test_bad_indices_are_named(key, error):
-    with pytest.raises(error): Tensor.ones(4, 5, 3)[key].numpy()
+    with pytest.raises(error):
+        Tensor.ones(4, 5, 3)[key].numpy()
 
 
 def test_bad_writes_are_named():
     x = Tensor([1, 2, 3])
-    with pytest.raises(DTypeError, match="do not fit"): x[0] = 1.5
-    with pytest.raises(DTypeError, match="do not fit"): x[[0]] = Tensor([1.5])
-    with pytest.raises(ShapeError): x[:2] = Tensor([1, 2, 3])
-    with pytest.raises(ShapeError): x[[0, 1]] = Tensor([1, 2, 3])
-    with pytest.raises(UsageError): del x[0]
+    with pytest.raises(DTypeError, match="do not fit"):
+        x[0] = 1.5
+    with pytest.raises(DTypeError, match="do not fit"):
+        x[[0]] = Tensor([1.5])
+    with pytest.raises(ShapeError):
+        x[:2] = Tensor([1, 2, 3])
+    with pytest.raises(ShapeError):
+        x[[0, 1]] = Tensor([1, 2, 3])
+    with pytest.raises(UsageError):
+        del x[0]
     assert x.tolist() == [1, 2, 3]
 
 
@@ -181,10 +257,21 @@ def test_gather(dim):
 @pytest.mark.parametrize("reduce", [None, "add", "multiply"])
 def test_scatter(dim, reduce):
     x, y = data(4, 5, 3), data(3, 4, 2, seed=5)
-    order = np.argsort(np.random.default_rng(3).random((3, 4, 3)), axis=(dim if dim >= 0 else 2))[:, :, :2] if reduce is None else np.random.default_rng(3).integers(0, 3, (3, 4, 2))
+    order = (
+        np.argsort(np.random.default_rng(3).random((3, 4, 3)), axis=(dim if dim >= 0 else 2))[:, :, :2]
+        if reduce is None
+        else np.random.default_rng(3).integers(0, 3, (3, 4, 2))
+    )
     i = np.clip(order, 0, 2) if reduce is None and dim % 3 == 2 else order if reduce else np.minimum(order, [3, 4, 2][dim])
     more = {} if reduce is None else {"reduce": reduce}
-    same(lambda x, y: x.scatter(dim, Tensor(i), y, **more), lambda x, y: x.scatter(dim, torch.tensor(i), y, **more), x, y, grad=reduce is None, rtol=1e-4)
+    same(
+        lambda x, y: x.scatter(dim, Tensor(i), y, **more),
+        lambda x, y: x.scatter(dim, torch.tensor(i), y, **more),
+        x,
+        y,
+        grad=reduce is None,
+        rtol=1e-4,
+    )
 
 
 def test_scatter_add_gradient():
@@ -216,16 +303,30 @@ def test_selection():
     agree(Tensor(x).index_select(1, Tensor(i[1:])), x[:, i[1:]])
     agree(Tensor(x).take(Tensor(i)), x.ravel()[i])
     agree(Tensor(x).take_along_axis(Tensor(np.argsort(x, 1)), 1), np.sort(x, 1))
-    with pytest.raises(ShapeError): Tensor(x).gather(0, Tensor([0]))
-    with pytest.raises(ShapeError): Tensor(x).gather(0, Tensor.zeros(1, 9, dtype="int32"))
-    with pytest.raises(IndexError_): Tensor(x).gather(0, Tensor.zeros(1, 4))
-    with pytest.raises(UsageError): Tensor(x).scatter(0, Tensor.zeros(1, 4, dtype="int32"), 1.0, reduce="max")
-    with pytest.raises(UsageError): Tensor(x).scatter_reduce(0, Tensor.zeros(1, 4, dtype="int32"), 1.0, "median")
+    with pytest.raises(ShapeError):
+        Tensor(x).gather(0, Tensor([0]))
+    with pytest.raises(ShapeError):
+        Tensor(x).gather(0, Tensor.zeros(1, 9, dtype="int32"))
+    with pytest.raises(IndexError_):
+        Tensor(x).gather(0, Tensor.zeros(1, 4))
+    with pytest.raises(UsageError):
+        Tensor(x).scatter(0, Tensor.zeros(1, 4, dtype="int32"), 1.0, reduce="max")
+    with pytest.raises(UsageError):
+        Tensor(x).scatter_reduce(0, Tensor.zeros(1, 4, dtype="int32"), 1.0, "median")
 
 
 def test_items():
     x = Tensor([[1, 2]])
-    assert x[0, 1].item() == 2 and x[0][1].dtype is dtypes.int32 and int(x[0, 0]) == 1 and float(x[0, 0]) == 1.0 and bool(x[0, 0] == 1) and [10, 20, 30][x[0, 1]] == 30
+    assert (
+        x[0, 1].item() == 2
+        and x[0][1].dtype is dtypes.int32
+        and int(x[0, 0]) == 1
+        and float(x[0, 0]) == 1.0
+        and bool(x[0, 0] == 1)
+        and [10, 20, 30][x[0, 1]] == 30
+    )
     assert 2 in x and 5 not in x
-    with pytest.raises(UsageError, match="exactly one"): x.item()
-    with pytest.raises(UsageError, match=r"all\(\) or x.any\(\)"): bool(x)
+    with pytest.raises(UsageError, match="exactly one"):
+        x.item()
+    with pytest.raises(UsageError, match=r"all\(\) or x.any\(\)"):
+        bool(x)

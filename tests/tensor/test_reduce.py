@@ -1,4 +1,5 @@
 """Reductions, running reductions, order: values as NumPy and torch have them, NaN included."""
+
 import numpy as np
 import pytest
 import torch
@@ -15,13 +16,17 @@ AXES = [None, 0, 1, -1, (0, 2), (0, 1, 2)]
 @pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "var", "std", "prod", "logsumexp"])
 def test_reductions(name, axis, keepdim):
     all_axes = tuple(range(3)) if axis is None else axis
+
     def want(x):
         axes = (all_axes,) if isinstance(all_axes, int) else all_axes
-        if name in ("max", "min"): return getattr(x, "a" + name)(axes, keepdim)
+        if name in ("max", "min"):
+            return getattr(x, "a" + name)(axes, keepdim)
         if name == "prod":
-            for a in sorted((a % 3 for a in axes), reverse=True): x = x.prod(a, keepdim)
+            for a in sorted((a % 3 for a in axes), reverse=True):
+                x = x.prod(a, keepdim)
             return x
         return getattr(x, name)(dim=axes, keepdim=keepdim)
+
     same(lambda x: getattr(x, name)(axis, keepdim), want, data(2, 3, 4), rtol=2e-5)
 
 
@@ -54,14 +59,18 @@ def test_nan_wins(name):
 def test_arg(name, axis, dtype):
     x = data(4, 5, 3, lo=0, hi=3, dtype=dtype)
     agree(getattr(Tensor(x), name)(axis), getattr(np, name)(x, axis), dtype=False)
-    assert getattr(Tensor(x), name)(axis, keepdim=True).shape == tuple(1 if axis is None or i == axis % 3 else n for i, n in enumerate(x.shape))
+    assert getattr(Tensor(x), name)(axis, keepdim=True).shape == tuple(
+        1 if axis is None or i == axis % 3 else n for i, n in enumerate(x.shape)
+    )
 
 
 @pytest.mark.parametrize("correction", [0, 1, 2])
 def test_variance_correction(correction):
     same(lambda x: x.var(1, correction=correction), lambda x: x.var(1, correction=correction), data(3, 6))
-    for ours, theirs in zip(Tensor(data(3, 6)).var_mean(1), torch.var_mean(torch.tensor(data(3, 6)), 1), strict=True): agree(ours, theirs)
-    for ours, theirs in zip(Tensor(data(3, 6)).std_mean(1), torch.std_mean(torch.tensor(data(3, 6)), 1), strict=True): agree(ours, theirs)
+    for ours, theirs in zip(Tensor(data(3, 6)).var_mean(1), torch.var_mean(torch.tensor(data(3, 6)), 1), strict=True):
+        agree(ours, theirs)
+    for ours, theirs in zip(Tensor(data(3, 6)).std_mean(1), torch.std_mean(torch.tensor(data(3, 6)), 1), strict=True):
+        agree(ours, theirs)
 
 
 def test_no_freedom_left_is_nan():
@@ -77,10 +86,17 @@ def test_any_all(axis):
 
 def test_empty():
     x = Tensor.zeros(0, 3)
-    assert x.sum().item() == 0 and x.prod().item() == 1 and x.sum(0).tolist() == [0, 0, 0] and x.any().item() is False and x.all().item() is True
+    assert (
+        x.sum().item() == 0
+        and x.prod().item() == 1
+        and x.sum(0).tolist() == [0, 0, 0]
+        and x.any().item() is False
+        and x.all().item() is True
+    )
     assert x.max(1).shape == (0,) and x.numpy().shape == (0, 3) and np.isnan(x.mean().item())
     for name in ("max", "min", "argmax"):
-        with pytest.raises(UsageError, match="no elements"): getattr(x, name)(0)
+        with pytest.raises(UsageError, match="no elements"):
+            getattr(x, name)(0)
     assert (Tensor.ones(2, 0) @ Tensor.ones(0, 3)).tolist() == [[0.0] * 3] * 2
 
 
@@ -153,8 +169,10 @@ def test_sort_gradient():
 @pytest.mark.parametrize("largest", [True, False])
 def test_topk(largest):
     x = data(4, 9)
-    for ours, theirs in zip(Tensor(x).topk(3, 1, largest), torch.tensor(x).topk(3, 1, largest), strict=True): agree(ours, theirs, dtype=False)
-    with pytest.raises(ShapeError): Tensor(x).topk(10)
+    for ours, theirs in zip(Tensor(x).topk(3, 1, largest), torch.tensor(x).topk(3, 1, largest), strict=True):
+        agree(ours, theirs, dtype=False)
+    with pytest.raises(ShapeError):
+        Tensor(x).topk(10)
 
 
 def test_sets():
@@ -172,9 +190,14 @@ def test_norms():
     same(lambda x: x.normalize(p=1.0), lambda x: torch.nn.functional.normalize(x, p=1.0), data(3, 6), rtol=1e-4, atol=1e-5)
     x, w, b = data(2, 3, 4), data(3, lo=0.5), data(3, seed=4)
     mean, var = x.mean((0, 2)), x.var((0, 2))
-    def ours(x, w, b): return x.batchnorm(w, b, x.mean((0, 2)), (x.var((0, 2), correction=0) + 1e-5).rsqrt())
+
+    def ours(x, w, b):
+        return x.batchnorm(w, b, x.mean((0, 2)), (x.var((0, 2), correction=0) + 1e-5).rsqrt())
+
     same(ours, lambda x, w, b: torch.nn.functional.batch_norm(x, None, None, w, b, True), x, w, b, rtol=1e-4, atol=1e-5)
-    agree(Tensor(x).batchnorm(None, None, Tensor(mean), Tensor(var ** -0.5)), (x - mean[None, :, None]) / np.sqrt(var)[None, :, None], rtol=1e-4)
+    agree(
+        Tensor(x).batchnorm(None, None, Tensor(mean), Tensor(var**-0.5)), (x - mean[None, :, None]) / np.sqrt(var)[None, :, None], rtol=1e-4
+    )
 
 
 def test_newton_schulz_makes_orthogonal():
@@ -189,8 +212,10 @@ def test_max_shares_its_gradient_at_ties():
 
 def test_mistakes_are_named():
     x = Tensor.ones(2, 3)
-    with pytest.raises(IndexError_, match="axes go from -2 to 1"): x.sum(2)
-    with pytest.raises(IndexError_, match="twice"): x.sum((0, 0))
+    with pytest.raises(IndexError_, match="axes go from -2 to 1"):
+        x.sum(2)
+    with pytest.raises(IndexError_, match="twice"):
+        x.sum((0, 0))
 
 
 def test_scalars():

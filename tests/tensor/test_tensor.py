@@ -1,4 +1,5 @@
 """Tensors as such: what they are made of, reading, assigning, places, printing."""
+
 import copy
 import pickle
 
@@ -14,11 +15,27 @@ from glassgrad.uop.errors import DeviceError, DTypeError, ShapeError, UsageError
 from glassgrad.uop.ops import Ops
 
 
-@pytest.mark.parametrize("x,dtype", [(1, "int32"), (1.5, "float32"), (True, "bool"), ([1, 2], "int32"), ([1, 2.5], "float32"), ([[True], [False]], "bool"), ([], "float32"), ([[], []], "float32")], ids=str)
-def test_python_data(x, dtype): agree(Tensor(x), np.array(x, dtype=dtype))
+@pytest.mark.parametrize(
+    "x,dtype",
+    [
+        (1, "int32"),
+        (1.5, "float32"),
+        (True, "bool"),
+        ([1, 2], "int32"),
+        ([1, 2.5], "float32"),
+        ([[True], [False]], "bool"),
+        ([], "float32"),
+        ([[], []], "float32"),
+    ],
+    ids=str,
+)
+def test_python_data(x, dtype):
+    agree(Tensor(x), np.array(x, dtype=dtype))
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
+)
 def test_numpy_data(dtype):
     x = data(3, 4, lo=0, hi=5, dtype=dtype)
     agree(Tensor(x), x)
@@ -67,38 +84,74 @@ def test_other_sources(tmp_path):
     assert Tensor(np.array([1.5], dtype=ml.bfloat16)).dtype is dtypes.bfloat16
 
 
-@pytest.mark.parametrize("x,error", [([[1, 2], [3]], ShapeError), ([1, [2]], ShapeError), (["a"], DTypeError), (np.array(["a"]), DTypeError), (np.array([1j]), DTypeError), ("abc", DTypeError), (object(), DTypeError)])
+@pytest.mark.parametrize(
+    "x,error",
+    [
+        ([[1, 2], [3]], ShapeError),
+        ([1, [2]], ShapeError),
+        (["a"], DTypeError),
+        (np.array(["a"]), DTypeError),
+        (np.array([1j]), DTypeError),
+        ("abc", DTypeError),
+        (object(), DTypeError),
+    ],
+)
 def test_bad_data_is_named(x, error):
-    with pytest.raises(error): Tensor(x)
+    with pytest.raises(error):
+        Tensor(x)
 
 
 CREATED = [
-    ("zeros", lambda: Tensor.zeros(2, 3), np.zeros((2, 3), "f")), ("ones", lambda: Tensor.ones((2, 3)), np.ones((2, 3), "f")), ("full", lambda: Tensor.full((2,), 7), np.full(2, 7, "i")), ("full f", lambda: Tensor.full([2, 1], 0.5), np.full((2, 1), 0.5, "f")),
-    ("full ()", lambda: Tensor.full((), True), np.array(True)), ("eye", lambda: Tensor.eye(3), np.eye(3, dtype="f")), ("eye 2 4", lambda: Tensor.eye(2, 4, dtype="int8"), np.eye(2, 4, dtype="int8")), ("arange", lambda: Tensor.arange(5), np.arange(5, dtype="i")),
-    ("arange 2 5", lambda: Tensor.arange(2, 5), np.arange(2, 5, dtype="i")), ("arange back", lambda: Tensor.arange(5, 0, -2), np.arange(5, 0, -2, dtype="i")), ("arange f", lambda: Tensor.arange(0, 1, 0.25), np.arange(0, 1, 0.25, dtype="f")),
-    ("arange none", lambda: Tensor.arange(5, 2), np.arange(5, 2, dtype="i")), ("arange 0.5", lambda: Tensor.arange(0.5, 3), np.arange(0.5, 3, dtype="f")), ("arange u8", lambda: Tensor.arange(3, dtype="uint8"), np.arange(3, dtype="uint8")),
-    ("arange i64", lambda: Tensor.arange(2**33, 2**33 + 3), np.arange(2**33, 2**33 + 3)), ("linspace", lambda: Tensor.linspace(-1, 3, 9), np.linspace(-1, 3, 9, dtype="f")), ("linspace 1", lambda: Tensor.linspace(2, 3, 1), np.array([2], "f")),
-    ("zeros_like", lambda: Tensor([1, 2]).zeros_like(), np.zeros(2, "i")), ("ones_like", lambda: Tensor([1.5]).ones_like(dtype="int8"), np.ones(1, "int8")), ("full_like", lambda: Tensor([1.5]).full_like(3), np.full(1, 3, "f")), ("const", lambda: Tensor.const(3.0), np.float32(3)),
+    ("zeros", lambda: Tensor.zeros(2, 3), np.zeros((2, 3), "f")),
+    ("ones", lambda: Tensor.ones((2, 3)), np.ones((2, 3), "f")),
+    ("full", lambda: Tensor.full((2,), 7), np.full(2, 7, "i")),
+    ("full f", lambda: Tensor.full([2, 1], 0.5), np.full((2, 1), 0.5, "f")),
+    ("full ()", lambda: Tensor.full((), True), np.array(True)),
+    ("eye", lambda: Tensor.eye(3), np.eye(3, dtype="f")),
+    ("eye 2 4", lambda: Tensor.eye(2, 4, dtype="int8"), np.eye(2, 4, dtype="int8")),
+    ("arange", lambda: Tensor.arange(5), np.arange(5, dtype="i")),
+    ("arange 2 5", lambda: Tensor.arange(2, 5), np.arange(2, 5, dtype="i")),
+    ("arange back", lambda: Tensor.arange(5, 0, -2), np.arange(5, 0, -2, dtype="i")),
+    ("arange f", lambda: Tensor.arange(0, 1, 0.25), np.arange(0, 1, 0.25, dtype="f")),
+    ("arange none", lambda: Tensor.arange(5, 2), np.arange(5, 2, dtype="i")),
+    ("arange 0.5", lambda: Tensor.arange(0.5, 3), np.arange(0.5, 3, dtype="f")),
+    ("arange u8", lambda: Tensor.arange(3, dtype="uint8"), np.arange(3, dtype="uint8")),
+    ("arange i64", lambda: Tensor.arange(2**33, 2**33 + 3), np.arange(2**33, 2**33 + 3)),
+    ("linspace", lambda: Tensor.linspace(-1, 3, 9), np.linspace(-1, 3, 9, dtype="f")),
+    ("linspace 1", lambda: Tensor.linspace(2, 3, 1), np.array([2], "f")),
+    ("zeros_like", lambda: Tensor([1, 2]).zeros_like(), np.zeros(2, "i")),
+    ("ones_like", lambda: Tensor([1.5]).ones_like(dtype="int8"), np.ones(1, "int8")),
+    ("full_like", lambda: Tensor([1.5]).full_like(3), np.full(1, 3, "f")),
+    ("const", lambda: Tensor.const(3.0), np.float32(3)),
 ]
 
 
 @pytest.mark.parametrize("name,f,want", CREATED, ids=[c[0] for c in CREATED])
-def test_creation(name, f, want): agree(f(), want)
+def test_creation(name, f, want):
+    agree(f(), want)
 
 
 def test_empty_has_its_shape():
-    assert Tensor.empty(3, 4, dtype="int8").numpy().shape == (3, 4) and Tensor([1]).empty_like().dtype is dtypes.int32 and Tensor(None).shape == (0,)
+    assert (
+        Tensor.empty(3, 4, dtype="int8").numpy().shape == (3, 4)
+        and Tensor([1]).empty_like().dtype is dtypes.int32
+        and Tensor(None).shape == (0,)
+    )
 
 
 @pytest.mark.parametrize("f", [lambda: Tensor.zeros(-1), lambda: Tensor.ones(2, "a"), lambda: Tensor.eye(-1), lambda: Tensor.zeros(1.5)])
 def test_bad_shapes_are_named(f):
-    with pytest.raises(ShapeError): f()
+    with pytest.raises(ShapeError):
+        f()
 
 
 def test_bad_ranges_are_named():
-    with pytest.raises(UsageError): Tensor.arange(1, 2, 0)
-    with pytest.raises(UsageError): Tensor.linspace(0, 1, -1)
-    with pytest.raises(UsageError): Tensor([1]).meshgrid(Tensor([1]), indexing="no")
+    with pytest.raises(UsageError):
+        Tensor.arange(1, 2, 0)
+    with pytest.raises(UsageError):
+        Tensor.linspace(0, 1, -1)
+    with pytest.raises(UsageError):
+        Tensor([1]).meshgrid(Tensor([1]), indexing="no")
 
 
 # ---- laziness ------------------------------------------------------------------------------------------------------------------------
@@ -118,8 +171,16 @@ def test_nothing_is_computed_before_it_is_read():
 def test_mistakes_are_found_before_anything_is_computed():
     GlobalCounters.reset()
     x = Tensor.rand(3, 4)
-    for f in (lambda: x @ x, lambda: x + Tensor.ones(5), lambda: x.reshape(5), lambda: x[7], lambda: x.sum(3), lambda: x.cat(Tensor.ones(2))):
-        with pytest.raises((ValueError, IndexError)): f()
+    for f in (
+        lambda: x @ x,
+        lambda: x + Tensor.ones(5),
+        lambda: x.reshape(5),
+        lambda: x[7],
+        lambda: x.sum(3),
+        lambda: x.cat(Tensor.ones(2)),
+    ):
+        with pytest.raises((ValueError, IndexError)):
+            f()
     assert GlobalCounters.kernel_count == 0
 
 
@@ -129,11 +190,15 @@ def test_results_do_not_depend_on_when_something_is_realized(when):
     y = x * x
     r = Tensor.rand(3)
     s = Tensor.rand(3)
-    if when in ("x", "both"): x.realize()
-    if when in ("y", "both"): y.realize()
-    if when == "read": s.numpy(), y.numpy(), r.numpy(), x.numpy()
+    if when in ("x", "both"):
+        x.realize()
+    if when in ("y", "both"):
+        y.realize()
+    if when == "read":
+        s.numpy(), y.numpy(), r.numpy(), x.numpy()
     z = (y * 3 + r).sum()
-    if when == "both": z.realize()
+    if when == "both":
+        z.realize()
     z.backward()
     assert x.grad.tolist() == [6.0, 12.0, 18.0]
     Tensor.manual_seed(1234)
@@ -165,12 +230,14 @@ def test_a_value_realized_after_its_use_still_gets_its_gradient():
 
 def test_history_goes_when_nobody_asks_for_gradients():
     x = Tensor([1.0])
-    for _ in range(5): x = (x * 2).realize()
+    for _ in range(5):
+        x = (x * 2).realize()
     assert x.uop.op in (Ops.RESHAPE, Ops.BUFFER) and x.tolist() == [32.0]
 
 
 def test_training_does_not_keep_old_steps():
     from glassgrad.uop.uop import nodes_alive
+
     w = Tensor([1.0, 2.0], requires_grad=True)
     m = Tensor.zeros(2)
     counts = []
@@ -186,7 +253,8 @@ def test_training_does_not_keep_old_steps():
 
 def test_deep_graphs():
     x = Tensor([1.0])
-    for _ in range(3000): x = x + 1
+    for _ in range(3000):
+        x = x + 1
     assert x.item() == 3001
 
 
@@ -206,11 +274,16 @@ def test_assign():
 
 def test_assign_mistakes_are_named():
     x = Tensor([1, 2])
-    with pytest.raises(ShapeError, match="does not broadcast"): x.assign(Tensor([1, 2, 3]))
-    with pytest.raises(DTypeError, match="do not fit"): x.assign(Tensor([1.5, 2]))
-    with pytest.raises(DTypeError, match="do not fit"): x += 1.5
-    with pytest.raises(DTypeError): x /= 2
-    with pytest.raises(DeviceError, match="one device"): x.assign(Tensor([1, 2], device="PYTHON"))
+    with pytest.raises(ShapeError, match="does not broadcast"):
+        x.assign(Tensor([1, 2, 3]))
+    with pytest.raises(DTypeError, match="do not fit"):
+        x.assign(Tensor([1.5, 2]))
+    with pytest.raises(DTypeError, match="do not fit"):
+        x += 1.5
+    with pytest.raises(DTypeError):
+        x /= 2
+    with pytest.raises(DeviceError, match="one device"):
+        x.assign(Tensor([1, 2], device="PYTHON"))
     assert x.tolist() == [1, 2]
 
 
@@ -222,8 +295,19 @@ def test_pending_writes_are_computed_with_the_next_realize():
     assert engine.buffer_of(x.uop) is not None and x.tolist() == [5.0]
 
 
-OPERATORS = {"+=": lambda x, y: x.__iadd__(y), "-=": lambda x, y: x.__isub__(y), "*=": lambda x, y: x.__imul__(y), "//=": lambda x, y: x.__ifloordiv__(y), "%=": lambda x, y: x.__imod__(y), "**=": lambda x, y: x.__ipow__(y),
-             "&=": lambda x, y: x.__iand__(y), "|=": lambda x, y: x.__ior__(y), "^=": lambda x, y: x.__ixor__(y), "<<=": lambda x, y: x.__ilshift__(y), ">>=": lambda x, y: x.__irshift__(y)}
+OPERATORS = {
+    "+=": lambda x, y: x.__iadd__(y),
+    "-=": lambda x, y: x.__isub__(y),
+    "*=": lambda x, y: x.__imul__(y),
+    "//=": lambda x, y: x.__ifloordiv__(y),
+    "%=": lambda x, y: x.__imod__(y),
+    "**=": lambda x, y: x.__ipow__(y),
+    "&=": lambda x, y: x.__iand__(y),
+    "|=": lambda x, y: x.__ior__(y),
+    "^=": lambda x, y: x.__ixor__(y),
+    "<<=": lambda x, y: x.__ilshift__(y),
+    ">>=": lambda x, y: x.__irshift__(y),
+}
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -254,7 +338,8 @@ def test_replace_and_clone_and_copies():
     for z in (y.clone(), copy.copy(y), copy.deepcopy(y), Tensor(y)):
         z += 1
         assert y.tolist() == [3.0] and z.tolist() == [4.0]
-    with pytest.raises(ShapeError): x.replace(Tensor([1.0, 2.0]))
+    with pytest.raises(ShapeError):
+        x.replace(Tensor([1.0, 2.0]))
     a, b = y.clone(), y.clone()
     da, db = (a * 2 + b * 3).sum().gradient(a, b)
     assert (da.item(), db.item()) == (2.0, 3.0)
@@ -265,7 +350,8 @@ def test_pickle(dtype):
     x = Tensor([0, 1, 2], dtype=dtype)
     y = pickle.loads(pickle.dumps(x))
     assert y.dtype is x.dtype and y.tolist() == x.tolist()
-    if x.dtype.is_float: assert pickle.loads(pickle.dumps(Tensor([1.0], requires_grad=True))).requires_grad
+    if x.dtype.is_float:
+        assert pickle.loads(pickle.dumps(Tensor([1.0], requires_grad=True))).requires_grad
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------------------------
@@ -278,8 +364,10 @@ def test_devices():
     assert (Tensor.ones(2) + y).device == "PYTHON"
     x.to_("PYTHON")
     assert x.device == "PYTHON" and x.tolist() == [1, 2]
-    with pytest.raises(DeviceError, match="both must be on one device"): y + Tensor([1.0, 2.0])
-    with pytest.raises(DeviceError, match="no device named"): x.to("ABACUS")
+    with pytest.raises(DeviceError, match="both must be on one device"):
+        y + Tensor([1.0, 2.0])
+    with pytest.raises(DeviceError, match="no device named"):
+        x.to("ABACUS")
 
 
 def test_random_bits_are_the_same_on_every_device():
@@ -315,12 +403,21 @@ def test_sites_are_the_users_lines():
 
 def test_protocols():
     x = Tensor([[1, 2], [3, 4]])
-    assert np.asarray(x).tolist() == x.tolist() and np.array(x, dtype="float64").dtype == np.float64 and len(x) == 2 and [r.tolist() for r in x] == [[1, 2], [3, 4]]
+    assert (
+        np.asarray(x).tolist() == x.tolist()
+        and np.array(x, dtype="float64").dtype == np.float64
+        and len(x) == 2
+        and [r.tolist() for r in x] == [[1, 2], [3, 4]]
+    )
     assert x.data().tolist() == [[1, 2], [3, 4]] and len({x, x}) == 1 and (x == None) is False  # noqa: E711
-    with pytest.raises(UsageError): len(Tensor(1.0))
-    with pytest.raises(UsageError): iter(Tensor(1.0))
-    with pytest.raises(DTypeError): Tensor([1.0], dtype="bfloat16").data()
-    with pytest.raises(DTypeError): [1, 2][Tensor(1.0)]
+    with pytest.raises(UsageError):
+        len(Tensor(1.0))
+    with pytest.raises(UsageError):
+        iter(Tensor(1.0))
+    with pytest.raises(DTypeError):
+        Tensor([1.0], dtype="bfloat16").data()
+    with pytest.raises(DTypeError):
+        [1, 2][Tensor(1.0)]
 
 
 def test_graphs_stay_small():
