@@ -4,7 +4,6 @@ Small floats are multiplied and summed in float32, small ints in int32; the resu
 """
 from __future__ import annotations
 
-import string
 from typing import TYPE_CHECKING, Any
 
 from glassgrad.tensor.arguments import operand, tensors
@@ -17,6 +16,8 @@ from glassgrad.uop.uop import UOp
 
 if TYPE_CHECKING:
     from glassgrad.tensor.tensor import Tensor
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def contract(x: UOp, y: UOp, dtype: DType, axes: tuple[int, ...]) -> UOp:
@@ -157,7 +158,7 @@ def _parse(formula: str, xs: list[Any], what: str) -> tuple[list[str], str]:
     left, arrow, output = formula.partition("->")
     inputs = left.split(",")
     if len(inputs) != len(xs): raise ShapeError(f"{what}\n  the formula names {len(inputs)} operands, {len(xs)} are given")
-    spare = [c for c in string.ascii_uppercase + string.ascii_lowercase if c not in formula]
+    spare = [c for c in LETTERS if c not in formula]
     most = max((x.ndim - len(names.replace("...", "")) for names, x in zip(inputs, xs) if "..." in names), default=0)
     dots = "".join(spare[:max(most, 0)])
     full = []

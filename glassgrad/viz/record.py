@@ -7,6 +7,7 @@ Every list is bounded: what is old falls out, and a note on the page says how mu
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 import threading
@@ -14,7 +15,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from glassgrad.uop.ops import BufferArg, Op, ParamArg, RangeArg, ReduceArg, ScratchArg, SpecialArg
@@ -390,7 +390,7 @@ class Recorder:
 
 def _program() -> str:
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(main).name if main else "interactive session"
+    return os.path.basename(main) if main else "interactive session"
 
 
 recorder: Recorder | None = None
