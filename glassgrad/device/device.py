@@ -181,6 +181,7 @@ class _Devices:
     """`Device["CPU"]`: the device of that name, made at first use. `Device.DEFAULT` is DEV from the environment, else CPU."""
 
     def __init__(self) -> None:
+        self._kinds: dict[str, str | Callable[[str], DeviceBase]] = dict(MODULES)
         self._made: dict[str, DeviceBase] = {}
         self._names: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -195,6 +196,26 @@ class _Devices:
     @DEFAULT.setter
     def DEFAULT(self, name: str) -> None: self._default = self.canonicalize(name)
 
+    def register(self, kind: str, make: Callable[[str], DeviceBase]) -> None:
+        """Add a kind of device: from now on `Device["KIND"]` is `make("KIND")`, made at first use, and "KIND:1" is another of them.
+
+        errors:  DeviceError if the name is taken or not one upper-case word
+        """
+        if kind in self._kinds: raise DeviceError(f"register of device {kind!r}\n  the name is taken")
+        if not kind.isidentifier() or kind != kind.upper(): raise DeviceError(f"register of device {kind!r}\n  a device's name is one upper-case word\n  try: 'TOY'")
+        self._kinds[kind] = make
+
+    def unregister(self, kind: str) -> None:
+        """Forget a kind of device that was registered, and the devices made of it.
+
+        errors:  DeviceError if it was not
+        """
+        if kind not in self._kinds or kind in MODULES: raise DeviceError(f"unregister of device {kind!r}\n  it was not registered")
+        del self._kinds[kind]
+        for table in (self._made, self._names):
+            for name in [n for n in table if n.partition(":")[0].upper() == kind]: del table[name]
+        if self._default is not None and self._default.partition(":")[0] == kind: self._default = None
+
     def canonicalize(self, name: str | None) -> str:
         """The one spelling of a device's name: upper case, without ":0"; what follows DISK: is a path and stays.
 
@@ -207,8 +228,8 @@ class _Devices:
         if not isinstance(name, str): raise DeviceError(f"a device named by {name!r} of type {type(name).__name__}\n  try: 'CPU'")
         kind, _, rest = name.partition(":")
         kind = kind.upper()
-        if kind not in MODULES:
-            raise DeviceError(f"no device named {name!r}\n  try: one of {', '.join(MODULES)}")
+        if kind not in self._kinds:
+            raise DeviceError(f"no device named {name!r}\n  try: one of {', '.join(self._kinds)}")
         if kind == "DISK":
             if not rest: raise DeviceError("device DISK names no file\n  try: DISK:/path/of/the/file")
             out = f"DISK:{rest}"
@@ -224,8 +245,9 @@ class _Devices:
         name = self.canonicalize(name)
         with self._lock:
             if name not in self._made:
-                module = importlib.import_module(f"glassgrad.device.{MODULES[name.partition(':')[0]]}")
-                self._made[name] = module.DEVICE(name)
+                kind = self._kinds[name.partition(":")[0]]
+                make = importlib.import_module(f"glassgrad.device.{kind}").DEVICE if isinstance(kind, str) else kind
+                self._made[name] = make(name)
             return self._made[name]
 
     def reason_absent(self, name: str) -> str | None:
@@ -236,7 +258,7 @@ class _Devices:
 
     def available(self) -> list[str]:
         """The names of the devices that run programs and work on this machine."""
-        return [n for n in MODULES if n not in ("DISK", "NPY", "NULL") and self.reason_absent(n) is None]
+        return [n for n in self._kinds if n not in ("DISK", "NPY", "NULL") and self.reason_absent(n) is None]
 
     def opened(self) -> list[DeviceBase]:
         """The devices that have been used so far."""

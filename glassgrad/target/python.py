@@ -16,17 +16,15 @@ from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
 ARG_TYPES = {t.__name__: t for t in (ops.ParamArg, ops.RangeArg, ops.ScratchArg, ops.SpecialArg)}
-_targets: dict[tuple[int, int], Target] = {}
+_targets: dict[tuple[frozenset[Op], frozenset[DType]], Target] = {}
 
 
 def python_target() -> Target:
     """The facts of the interpreter: every op and dtype of the tables, also those added since the last call."""
-    alu, types = Ops.alu(), dtypes.all()
-    size = (len(alu), len(types))
-    if size not in _targets:
-        _targets[size] = Target("PYTHON", frozenset(alu), frozenset(types), frozenset(types), lanes=1, has_grid=True, max_local=256,
-                                shared_bytes=64 << 10, index_dtype=dtypes.int64)
-    return _targets[size]
+    alu, types = frozenset(Ops.alu()), frozenset(dtypes.all())
+    if (alu, types) not in _targets:
+        _targets[alu, types] = Target("PYTHON", alu, types, types, lanes=1, has_grid=True, max_local=256, shared_bytes=64 << 10, index_dtype=dtypes.int64)
+    return _targets[alu, types]
 
 
 def render(program: Program, target: Target) -> str:
