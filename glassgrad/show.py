@@ -70,11 +70,15 @@ def follow(value: Tensor, target: Target) -> Shown:
 def evaluate(source: str) -> Tensor:
     """The Tensor that a Python expression over glassgrad's names gives.
 
-    errors:  UsageError if it is no Tensor
+    errors:  UsageError if it is no Tensor, or no Python
     """
     names = {name: getattr(glassgrad, name) for name in ("Tensor", "dtypes", "nn", "Variable") if hasattr(glassgrad, name)}
-    value = eval(source, names)  # the user's own expression, from the user's own command line
-    if not isinstance(value, Tensor): raise UsageError(f"show: the expression gives a {type(value).__name__}\n  try: an expression that gives a Tensor")
+    try: value = eval(source, names)  # the user's own expression, from the user's own command line
+    except GlassgradError: raise
+    except Exception as e:
+        raise UsageError(f"show: {source!r}\n  {type(e).__name__}: {e}\n  try: Python over Tensor, dtypes, nn and Variable") from None
+    if not isinstance(value, Tensor):
+        raise UsageError(f"show: {source!r}\n  its value is of type {type(value).__name__}\n  try: an expression that gives a Tensor")
     return value
 
 

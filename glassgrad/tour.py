@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from glassgrad import flow
 from glassgrad.device.device import Device
-from glassgrad.show import Step, diff, follow
-from glassgrad.target.llvm import cpu_target
+from glassgrad.show import Step, diff, evaluate, follow
+from glassgrad.target.llvm import cpu_target, render
+from glassgrad.target.target import Target
 from glassgrad.tensor.tensor import Tensor
 from glassgrad.uop.text import to_text
 from glassgrad.viz.loops import loops_text
@@ -27,6 +28,15 @@ from the tensor graph to LLVM IR for a CPU with AVX2. Read it beside `glassgrad/
 A line is a node: `%3 = add f32 %1 %2`. `%3` is its number, `add` its op, `f32` its dtype, then come its sources and its argument.
 """
 
+ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression that needs it
+    "drop markers": ("the engine leaves markers out when it reads a graph's structure; the pass is for graphs from other places,"
+                     " and for sorts of types that the target cannot compare", "Tensor.empty(8, dtype='bfloat16').sort()[0]"),
+    "split long reductions": ("64 rows keep all cores busy", "Tensor.empty(1 << 20).sum()"),
+    "simplify": ("a graph that was scheduled from simple views is simple", "Tensor.empty(8) * 1.0 + 0.0"),
+    "lower dtypes": ("the target computes in float32", "Tensor.empty(64, dtype='bfloat16') + 1"),
+}
+"""The tour follows these too, so that no pass stands in the list without an example."""
+
 
 def example() -> Tensor:
     """The tensor of the tour."""
@@ -36,15 +46,36 @@ def example() -> Tensor:
 def section(s: Step, why: str) -> list[str]:
     """One pass: why it is there, which rules fired, what it changed."""
     lines = [f"### {s.name}", "", f"Without it: {why}.", ""]
-    if s.rules: lines += ["Rules that fired: " + ", ".join(f"`{n}` {k}x" if k > 1 else f"`{n}`" for n, k in sorted(s.rules.items())) + ".", ""]
+    fired = ", ".join(f"`{n}` {k}x" if k > 1 else f"`{n}`" for n, k in sorted(s.rules.items()))
+    if fired: lines += [f"Rules that fired: {fired}.", ""]
     changed = diff(s.before, s.after)
-    return [*lines, *(["```diff", changed, "```"] if changed else ["It has nothing to do here."]), ""]
+    if changed: return [*lines, "```diff", changed, "```", ""]
+    reason, source = ELSEWHERE[s.name]
+    lines += [f"It has nothing to do here: {reason}. In `{source}` it does:", ""]
+    return [*lines, "```diff", changes_elsewhere(s.name, source), "```", ""]
+
+
+def changes_elsewhere(name: str, source: str) -> str:
+    """What a pass changes in the first graph of another expression that it changes at all."""
+    shown = follow(evaluate(source), target())
+    steps = [*shown.tensor, *(s for _, steps, _ in shown.kernels for s in steps)]
+    return next(diff(s.before, s.after) for s in steps if s.name == name and s.before is not s.after)
+
+
+def target() -> Target:
+    """A CPU with AVX2, the same on every machine."""
+    return cpu_target(FEATURES, threads=2, l1_bytes=32 << 10, l2_bytes=512 << 10, llc_bytes=8 << 20)
 
 
 def write() -> str:
-    """The whole page."""
-    target = cpu_target(FEATURES, threads=2, l1_bytes=32 << 10, l2_bytes=512 << 10, llc_bytes=8 << 20)
-    shown = follow(example(), target)
+    """The whole page; its tensors are on CPU, whatever the environment says."""
+    before, Device.DEFAULT = Device.DEFAULT, "CPU"
+    try: return _page()
+    finally: Device.DEFAULT = before
+
+
+def _page() -> str:
+    shown = follow(example(), target())
     why = {p.name: p.why for p in (*flow.TENSOR_FLOW, *flow.KERNEL_FLOW)}
     lines = [HEAD, "## The tensor graph", "", "```", to_text(shown.tensor[0].before, normal=True), "```", ""]
     for s in shown.tensor: lines += section(s, why[s.name])
@@ -53,9 +84,10 @@ def write() -> str:
     call, steps, program = max(shown.kernels, key=lambda k: len(k[2].uops))
     lines += [f"## The kernel `{call.name}`", "", "```", to_text(call.ast, normal=True), "```", ""]
     for s in steps: lines += section(s, why[s.name])
-    lines += ["### linearize", "", f"The compact graph of {len(steps[-1].after.toposort())} nodes is spelled out as {len(program.uops)} instructions, as loops:", "",
-              "```", loops_text(program.uops, program), "```", "", "### render", "", "The same as LLVM IR, its first lines:", "",
-              "```llvm", *Device["CPU"].render(program).splitlines()[:60], "```", ""]
+    lines += ["### linearize", "", f"The compact graph of {len(steps[-1].after.toposort())} nodes is spelled out as "
+              f"{len(program.uops)} instructions, as loops:", "", "```", loops_text(program.uops, program), "```", "",
+              "### render", "", "The same as LLVM IR, its first lines:", "",
+              "```llvm", *render(program, target()).splitlines()[:60], "```", ""]
     return "\n".join(lines)
 
 
