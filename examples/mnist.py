@@ -1,9 +1,11 @@
 """Train a small convolutional network on MNIST (or Fashion-MNIST), print its accuracy, draw the loss.
 
-    python examples/mnist.py                  # a few seconds on a laptop
+    python examples/mnist.py                  # half a minute on a laptop
     VIZ=1 python examples/mnist.py --steps 20 # then open the page it names: every pass, every kernel
 """
 import argparse
+import os
+import sys
 import time
 
 import numpy as np
@@ -36,7 +38,7 @@ def load(name: str):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--data", choices=["auto", "mnist", "fashion"], default="auto", help="auto: what is on this machine")
     parser.add_argument("--curve", default="mnist_loss.png", help="where the loss curve goes")
@@ -69,7 +71,8 @@ def main():
     right = sum(count_right(Tensor(at)).item() for at in test)
     print(f"{name}: {right / test.size:.2%} of {test.size} test images right, {args.steps} steps in {seconds:.1f} s")
     save_curve(args.curve, losses)
-    print(f"loss curve: {args.curve}    to see what ran: VIZ=1 python examples/mnist.py --steps 20")
+    print(f"loss curve: {args.curve}")
+    print(f"to see what ran: VIZ=1 {os.path.relpath(sys.executable)} {os.path.relpath(__file__)} --steps 20    and open the page it names")
     return right / test.size
 
 
