@@ -299,7 +299,7 @@ def alu_meaning(u: UOp) -> Callable[..., Array]:
     if u.op is Ops.BITCAST: return lambda x: from_storage(dtype, to_storage(source, x).view(storage_name(dtype)))
     meaning, name = u.op.np, value_name(dtype)
     if meaning is None:
-        by_element = np.vectorize(u.op.py, otypes=[name])
+        by_element = np.vectorize(lambda *xs: dtype.const(u.op.py(*xs)), otypes=[name])
         meaning = lambda *xs: by_element(*np.broadcast_arrays(*xs))
     if dtype.is_float and dtype.np_name is None and u.op not in EXACT: return lambda *xs: round_to(dtype, meaning(*xs))
     return lambda *xs: meaning(*xs).astype(name, copy=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from glassgrad.target.target import Target
-from glassgrad.uop.dtype import dtypes
+from glassgrad.uop.bits import compute_dtype
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -24,7 +24,7 @@ def drop_markers(sink: UOp, target: Target) -> UOp:
         src = tuple(memo[s] for s in n.src)
         if n.op in (Ops.LEAF, Ops.DETACH, Ops.BIND): memo[n] = src[0]
         elif n.op is Ops.SORT and src[0].dtype.is_float and src[0].dtype not in target.dtypes:
-            memo[n] = n.replace(src=(src[0].cast(dtypes.float32),))
+            memo[n] = n.replace(src=(src[0].cast(compute_dtype(src[0].dtype)),))
         else: memo[n] = n if src == n.src else n.replace(src=src)
     return memo[sink]
 

@@ -156,10 +156,9 @@ def promote(*ds: DType) -> DType:
     """The smallest type that holds values of all `ds`; ints meet floats in the float, uint64 meets int64 in default_float."""
     best = max(ds, key=lambda d: d.rank)
     if best.is_float:
-        floats = {d for d in ds if d.is_float}
-        same_width = [d for d in floats if d is not best and d.bits == best.bits]
-        if not same_width: return best
-        return min((d for d in dtypes.floats() if d.bits > best.bits), key=lambda d: d.rank)
+        lost = [d for d in ds if d.is_float and d.bits == best.bits and (d.exponent > best.exponent or d.mantissa > best.mantissa)]
+        if not lost: return best
+        return min((d for d in dtypes.floats() if d.bits > best.bits), key=lambda d: d.rank, default=best)
     if best.is_bool: return best
     signed = [d for d in ds if d.kind == "int"]
     unsigned = [d for d in ds if d.kind == "uint"]
@@ -172,7 +171,7 @@ def sum_dtype(d: DType) -> DType:
     """The type sums of `d` accumulate in: ints and bool in at least 32 bits, small floats in float32."""
     if d.is_bool: return dtypes.int32
     if d.is_int: return d if d.bits >= 32 else (dtypes.int32 if d.kind == "int" else dtypes.uint32)
-    return dtypes.float32 if d.bits < 32 else d
+    return dtypes.float32 if d.mantissa < dtypes.float32.mantissa and d.exponent <= dtypes.float32.exponent else d
 
 
 def to_dtype(x: DType | str) -> DType:
