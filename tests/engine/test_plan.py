@@ -82,10 +82,12 @@ def test_warm_start_in_another_process(tmp_path):
 
 
 def test_rows_added_by_the_user_are_not_kept_on_disk(tmp_path):
-    if not hasattr(Ops, "TEST_TWICE"): add_op("TEST_TWICE", arity=1, doc="2x", py=lambda x: 2 * x, decomp=lambda n: n.src[0] + n.src[0])
-    with Context(CACHE=str(tmp_path)):
-        graph = UOp.sink(array(X).alu(Ops.TEST_TWICE))
-        assert plan._disk(graph) is None and plan._disk(UOp.sink(array(X) + 1)) is not None
+    add_op("TEST_TWICE", arity=1, doc="2x", py=lambda x: 2 * x, decomp=lambda n: n.src[0] + n.src[0])
+    try:
+        with Context(CACHE=str(tmp_path)):
+            graph = UOp.sink(array(X).alu(Ops.TEST_TWICE))
+            assert plan._disk(graph) is None and plan._disk(UOp.sink(array(X) + 1)) is not None
+    finally: delattr(Ops, "TEST_TWICE")
 
 
 def test_options_that_change_code_change_the_key():
