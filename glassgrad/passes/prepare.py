@@ -56,6 +56,7 @@ def _split(n: UOp, parts: int) -> UOp:
     head = head.reshape((*x.shape[:axis], parts, main // parts, *x.shape[axis + 1:]))
     inner = tuple(a + (a > axis) for a in others) + (axis + 1,)
     partial = head.reduce(op, inner)
+    partial.site = partial.site or n.site
     partial = UOp(Ops.CONTIGUOUS, n.dtype, (partial,), f"one value from {m} elements: {parts} partial results are found in parallel")
     left = axis - sum(a < axis for a in others)
     total = partial.reduce(op, (left,))
