@@ -299,24 +299,24 @@ def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
                 buffers=sum(p.kind == "buffer" for p in program.params), outs=program.outs, flops=program.flops, bytes=program.bytes,
                 inplace=program.inplace)
     unit.recorded = number
-    disk = _disk(ast)
+    disk = _disk(ast, device)
     if disk is not None: disk.put(_key("program", ast, device.target), unit.facts(), [binary])
     return unit
 
 
 # ---- on disk -----------------------------------------------------------------------------------------------------------------------
-def _disk(graph: UOp) -> cache.DiskCache | None:
-    """The disk cache, where it may be used: rows that the user added to our tables mean what this process says, so they are not kept."""
+def _disk(graph: UOp, device: DeviceBase) -> cache.DiskCache | None:
+    """The disk cache, where it may be used: ops, dtypes and devices that the user added mean what this process says, so they are not kept."""
     disk = cache.disk_cache()
-    if disk is None: return None
+    if disk is None or not type(device).__module__.startswith("glassgrad."): return None
     return disk if all(n.op in BUILT_IN_OPS and n.dtype.scalar in BUILT_IN_DTYPES for n in graph.toposort()) else None
 
 
-def _read(kind: str, graph: UOp, target: Target) -> cache.Entry | None:
+def _read(kind: str, graph: UOp, device: DeviceBase) -> cache.Entry | None:
     """An entry, unless someone wants to see how it is made."""
     if VIZ.value or CHECK.value or DEBUG.value >= 4: return None
-    disk = _disk(graph)
-    return disk.get(_key(kind, graph, target)) if disk is not None else None
+    disk = _disk(graph, device)
+    return disk.get(_key(kind, graph, device.target)) if disk is not None else None
 
 
 def _key(kind: str, graph: UOp, target: Target) -> str:
@@ -328,12 +328,12 @@ def _text(graph: UOp) -> str: return cache.graph_text(graph)
 
 
 def _read_unit(ast: UOp, device: DeviceBase) -> Unit | None:
-    entry = _read("program", ast, device.target)
+    entry = _read("program", ast, device)
     return Unit(entry.blobs[0], **entry.meta) if entry is not None else None
 
 
 def _read_plan(graph: UOp, device: DeviceBase) -> Plan | None:
-    entry = _read("plan", graph, device.target)
+    entry = _read("plan", graph, device)
     if entry is None: return None
     GlobalCounters.cache_hits += 1
     plan = Plan.from_json(entry.meta, entry.blobs, device)
@@ -358,5 +358,5 @@ Device.keep = _keep
 
 
 def _write_plan(graph: UOp, plan: Plan) -> None:
-    disk = _disk(graph)
+    disk = _disk(graph, plan.device)
     if disk is not None: disk.put(_key("plan", graph, plan.device.target), plan.to_json(), [u.binary for u in plan.units])

@@ -14,6 +14,7 @@ import itertools
 from typing import NamedTuple
 
 from glassgrad.passes import sort
+from glassgrad.passes.lower_ops import lower_op
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import CompilerBug
@@ -185,7 +186,13 @@ class _Linearizer:
             self.out.append(n)
         return n
 
-    def make(self, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: object = None) -> UOp: return self.emit(UOp(op, dtype, src, arg))
+    def make(self, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: object = None) -> UOp:
+        """Append a new node; what combines a reduction may be an op that the target lacks."""
+        n = UOp(op, dtype, src, arg)
+        made = lower_op(n, self.target) if op.is_alu and op not in self.target.ops else None
+        if made is None: return self.emit(n)
+        for s in made.toposort(stop=lambda m: m in src): self.emit(s)
+        return made
 
     def block(self, loop: UOp | None) -> None:
         for n in self.items.get(loop, ()):

@@ -63,7 +63,7 @@ class _Sort:
         dst = self.p(src * -1 + count)
         pair = self.loop((width * 2 + (count - 1)) >> (p + 1))
         lo = self.p(pair * (width * 2))
-        mid, hi = self.p((lo + width).min(count)), self.p((lo + width * 2).min(count))
+        mid, hi = (self.p((end < count).where(end, count)) for end in (lo + width, lo + width * 2))
         left, right = self.register(lo), self.register(mid)
         t = self.loop(hi - lo)
         a, b = (self.p(UOp(Ops.GET, self.index, (r, t))) for r in (left, right))

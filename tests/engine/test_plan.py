@@ -19,6 +19,7 @@ from glassgrad.uop.ops import Ops, add_op
 from glassgrad.uop.uop import UOp
 from tests.engine.graphs import array, values
 
+CPU = Device["CPU"]
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
@@ -86,8 +87,13 @@ def test_rows_added_by_the_user_are_not_kept_on_disk(tmp_path):
     try:
         with Context(CACHE=str(tmp_path)):
             graph = UOp.sink(array(X).alu(Ops.TEST_TWICE))
-            assert plan._disk(graph) is None and plan._disk(UOp.sink(array(X) + 1)) is not None
+            assert plan._disk(graph, CPU) is None and plan._disk(UOp.sink(array(X) + 1), CPU) is not None
     finally: delattr(Ops, "TEST_TWICE")
+
+
+def test_code_for_devices_of_the_user_is_not_kept_on_disk(tmp_path):
+    class Mine(type(CPU)): pass
+    with Context(CACHE=str(tmp_path)): assert plan._disk(UOp.sink(array(X) + 1), Mine("CPU")) is None
 
 
 def test_options_that_change_code_change_the_key():
