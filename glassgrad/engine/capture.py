@@ -21,7 +21,7 @@ class RandomState:
 current: Any = None
 """The `trace.Trace` in progress, or None."""
 tensor_type: Any = ()
-"""The class Tensor; it has `_storage`, `_chain`, `_requires_grad`, `grad`, `training` and `_fill(storage, chain)`."""
+"""The class Tensor; it has `_storage`, `_chain`, `_requires_grad`, `_grad`, `training` and `_fill(storage, chain)`."""
 storage_type: Any = None
 """The class of storages: `Storage(value, device, is_leaf)`, with `trace`, the trace it was born in."""
 random_state: Any = RandomState(0, 0)

@@ -39,7 +39,7 @@ class Call:
         if isinstance(x, capture.tensor_type):
             store = x._storage
             self.tensors.append(x)
-            value, grad = store.value, x.grad
+            value, grad = store.value, x._grad
             key.append((self.stores.setdefault(store, len(self.tensors) - 1), value.shape, value.dtype, store.device or Device.DEFAULT,
                         x._chain, x._requires_grad, grad is None))
             if grad is not None: self.add(grad, key)
@@ -174,7 +174,7 @@ class Capture:
             return capture.new_tensor(capture.new_storage(values[self.result.root], self.result.device), self.result.chain)
         builder = Builder(call, stores, values)
         for place, x in [(place, builder.build(spec)) for place, spec in self.places]: place.put(x)
-        for number, spec in self.grads: tensors[number].grad = builder.build(spec)
+        for number, spec in self.grads: tensors[number]._grad = builder.build(spec)
         return builder.build(self.result)
 
     def _leaf(self, stores: list[Any], index: int) -> UOp:

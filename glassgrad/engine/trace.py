@@ -37,6 +37,11 @@ class Trace:
         self.name, self.thread = name, threading.get_ident()
         self.touched: dict[Any, Touched] = {}
         self.numbers: dict[UOp, UOp] = {}
+        self.grad_was_read: dict[int, bool] = {}       # by the id of a tensor: whether its gradient was read before it was set
+
+    def meets_grad(self, tensor: Any, is_read: bool) -> None:
+        """A tensor's gradient is read or set."""
+        if threading.get_ident() == self.thread: self.grad_was_read.setdefault(id(tensor), is_read)
 
     def use_number(self, bound: UOp) -> None:
         """The value of a variable is used as a Python number: it is a constant of what is captured."""
@@ -66,7 +71,7 @@ def trace(name: str, fn: Callable, roots: list[Any], call: Call, args: tuple, kw
     watch = Watch([*roots, *call.objects], capture.tensor_type, describe)
     lazy = dict.fromkeys(t._storage for t in (*call.tensors, *watch.tensors.values()))
     engine.realize(*[s.value for s in lazy if replay.leaf_under(s.value) is None and s.value.size])
-    grads = [t.grad for t in call.tensors]
+    grads = [t._grad for t in call.tensors]
     random = RandomState(capture.random_state.seed, capture.random_state.counter)
     given, host_random = _leaves((args, kwargs)), _host_random()
     traced = capture.current = Trace(name)
@@ -78,7 +83,7 @@ def trace(name: str, fn: Callable, roots: list[Any], call: Call, args: tuple, kw
         spec = finish.spec(result)
     except BaseException:
         traced.restore()
-        for t, g in zip(call.tensors, grads): t.grad = g
+        for t, g in zip(call.tensors, grads): t._grad = g
         for place, before, _ in watch.changes():
             if place.box is watch.grads: place.put(before)
         capture.random_state.seed, capture.random_state.counter = random.seed, random.counter
@@ -118,7 +123,7 @@ class _Finish:
         for i, t in reversed(list(enumerate(call.tensors))): self.known[id(t)] = Argument(i)
         self.changed = ""
         self.places = [(place, self.spec(now)) for place, before, now in watch.changes() if self.is_state(place, before, now)]
-        self.grads = [(i, self.spec(t.grad)) for i, (t, g) in enumerate(zip(call.tensors, grads)) if t.grad is not g]
+        self.grads = [(i, self.spec(t._grad)) for i, (t, g) in enumerate(zip(call.tensors, grads)) if t._grad is not g]
         self.written = [(i, self.root(t.store)) for i, t in enumerate(self.touched) if t.store.value is not t.inside]
 
     def is_state(self, place: Place, before: Any, now: Any) -> bool:
@@ -173,6 +178,7 @@ class _Finish:
             if store.trace is self.traced:
                 store.value, store.trace = engine.settled(store.value), None
                 store.is_leaf = store.is_leaf or store.value.dtype.is_float
+        self.watch.forget_grads([t for t in self.watch.grads.owner if self.traced.grad_was_read.get(id(t)) is False])
         c = Capture(recipe, self.watch, self.call)
         c.sources = [self.source(t) for t in self.touched]
         c.fixed = [(t.store, t.before.shape, t.before.dtype) for t, s in zip(self.touched, c.sources) if s is t.store]

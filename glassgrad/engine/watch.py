@@ -109,8 +109,8 @@ class Array(Box):
 
 class Grads(Box):
     """The gradients of all tensors seen, in one box."""
-    def read(self) -> list[Any]: return [t.grad for t in self.owner]
-    def write(self, index: int, value: Any) -> None: self.owner[index].grad = value
+    def read(self) -> list[Any]: return [t._grad for t in self.owner]
+    def write(self, index: int, value: Any) -> None: self.owner[index]._grad = value
 
 
 def same(a: Any, b: Any) -> bool:
@@ -151,6 +151,15 @@ class Watch:
             else: out += [(Place(box, i), a, b) for i, (a, b) in enumerate(zip(box.before, now)) if a is not b and not same(a, b)]
         return out
 
+    def forget_grads(self, tensors: Iterable[Any]) -> None:
+        """What the gradients of these tensors were no longer matters: they are set before they are read."""
+        gone = {id(t) for t in tensors}
+        rest = Grads([t for t in self.grads.owner if id(t) not in gone], [], self.grads.what)
+        kept = [i for i, t in enumerate(self.grads.owner) if id(t) not in gone]
+        rest.before = [self.grads.before[i] for i in kept]
+        rest.free = {new: self.grads.free[old] for new, old in enumerate(kept) if old in self.grads.free}
+        self.boxes = [rest if box is self.grads else box for box in self.boxes if box is not self.grads or kept]
+
     # ---- looking around ----------------------------------------------------------------------------------------------------------
     def _look(self, x: Any) -> None:
         if isinstance(x, SIMPLE) or id(x) in self._seen: return
@@ -158,7 +167,7 @@ class Watch:
         self._kept.append(x)
         if isinstance(x, self.tensor):
             self.tensors[id(x)] = x
-            if x.grad is not None: self._todo.append(x.grad)
+            if x._grad is not None: self._todo.append(x._grad)
         elif isinstance(x, types.FunctionType): self._look_at_function(x)
         elif isinstance(x, types.MethodType): self._todo += (x.__func__, x.__self__)
         elif isinstance(x, functools.partial): self._todo += (x.func, *x.args, *x.keywords.values())

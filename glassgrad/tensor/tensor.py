@@ -47,10 +47,10 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     >>> Tensor([[1, 2], [3, 4]]).sum(axis=0).tolist()
     [4, 6]
     """
-    __slots__ = ("_storage", "_chain", "_base", "_view", "_requires_grad", "grad", "__weakref__")
+    __slots__ = ("_storage", "_chain", "_base", "_view", "_requires_grad", "_grad", "__weakref__")
     __array_priority__ = 1000.0     # ndarray + Tensor is our __radd__
     __array_ufunc__ = None
-    _storage: Storage; _chain: tuple[Step, ...]; _base: UOp | None; _view: UOp | None; _requires_grad: bool | None; grad: Tensor | None
+    _storage: Storage; _chain: tuple[Step, ...]; _base: UOp | None; _view: UOp | None; _requires_grad: bool | None; _grad: Tensor | None
     training: bool = False
 
     def __init__(self, data: Any, device: str | None = None, dtype: DType | str | None = None, requires_grad: bool | None = None) -> None:
@@ -65,7 +65,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         if requires_grad is not None: self.requires_grad = requires_grad
 
     def _fill(self, store: Storage, chain: tuple[Step, ...] = ()) -> None:
-        self._storage, self._chain, self._base, self._view, self._requires_grad, self.grad = store, chain, None, None, None, None
+        self._storage, self._chain, self._base, self._view, self._requires_grad, self._grad = store, chain, None, None, None, None
 
     # ---- making tensors ----------------------------------------------------------------------------------------------------------
     def _new(self, value: UOp, *others: Tensor) -> Tensor:
@@ -134,6 +134,16 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         if value: storage.trainable.add(self)
         else: storage.trainable.discard(self)
         if value is False: storage.leaves.discard(self)
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward() summed up, a tensor of this shape; None if there is none."""
+        if capture.current is not None: capture.current.meets_grad(self, True)
+        return self._grad
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if capture.current is not None: capture.current.meets_grad(self, False)
+        self._grad = value
+
     def requires_grad_(self, value: bool = True) -> Tensor:
         """Set requires_grad; the tensor itself, for chaining."""
         self.requires_grad = value
@@ -291,9 +301,9 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         """
         if x.shape != self.shape: raise ShapeError(f"replace of {self.shape} by {x.shape}\n  the shapes must be equal")
         self._storage.read()
-        keep, grad = self._requires_grad, self.grad
+        keep, grad = self._requires_grad, self._grad
         self._fill(x._storage, x._chain)
-        self.grad = grad
+        self._grad = grad
         if keep is not None: self.requires_grad = keep
         if self._storage.is_leaf: storage.leaves.add(self)
         return self
