@@ -82,6 +82,9 @@ class DeviceBase:
     def load(self, program_name: str, binary: bytes) -> Any:
         """A program that `launch` takes."""
         raise DeviceError(f"{self.name}: runs no programs, it only holds data\n  try: copy the tensor to another device with .to('CPU')")
+    def load_all(self, programs: Sequence[tuple[str, bytes]]) -> list[Any]:
+        """What `load` gives for each (name, binary)."""
+        return [self.load(name, binary) for name, binary in programs]
     def launch(self, prog: Any, bufs: Sequence[Handle], vals: Sequence[int] = (), grid: Sequence[int] = (1, 1, 1),
                local: Sequence[int] = (1, 1, 1)) -> None:
         """Run `prog` once (perhaps not yet complete on return, see synchronize)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from glassgrad import flow
@@ -53,10 +53,6 @@ class Unit:
 
     def facts(self) -> dict[str, Any]: return {name: getattr(self, name) for name in self.FACTS}
 
-    def load(self, device: DeviceBase) -> Any:
-        if self.prog is None: self.prog = device.load(self.name, self.binary)
-        return self.prog
-
 
 class Row(NamedTuple):
     """One launch of a plan: which program, which slots, which values (numbers of KEY and VAR leaves); and for people why it exists."""
@@ -73,16 +69,17 @@ class Plan:
     """See the module. `slots` has the facts of every slot; `inputs` and `outputs` count them."""
 
     def __init__(self, device: DeviceBase, inputs: int, outputs: int, slots: Sequence[SlotFacts], units: Sequence[Unit],
-                 rows: Sequence[Row]) -> None:
+                 rows: Sequence[Row], memory: MemoryPlan | None = None) -> None:
         self.device, self.inputs, self.outputs = device, inputs, outputs
         self.slots, self.units, self.rows = list(slots), list(units), list(rows)
-        self.memory = _plan_temporaries(self)
+        self.memory = memory or _plan_temporaries(self)
         self.flops = sum(self.units[r.unit].flops for r in self.rows)
         self.bytes = sum(self.units[r.unit].bytes for r in self.rows)
         self.out_facts = [(s.size, s.dtype, s.nbytes) for s in self.slots[inputs:inputs + outputs]]
         self.replay: Any = None
         self.recorded: int | None = None
         self.name = device.name
+        self.key = ""                # of its entry on disk, if it has one
 
     @property
     def peak_bytes(self) -> int:
@@ -116,8 +113,10 @@ class Plan:
         return Slot(slot) if slot < known else Slot(known, self.memory.offsets[slot])
 
     def _launches(self) -> list[Launch]:
-        return [Launch(self.units[r.unit].load(self.device), tuple([self._place(s) for s in r.bufs]), tuple([Slot(k) for k in r.vals]),
-                       self.units[r.unit].grid, self.units[r.unit].local) for r in self.rows]
+        todo = [u for u in self.units if u.prog is None]
+        for unit, prog in zip(todo, self.device.load_all([(u.name, u.binary) for u in todo]), strict=True): unit.prog = prog
+        return [Launch(u.prog, tuple([self._place(s) for s in r.bufs]), tuple([Slot(k) for k in r.vals]), u.grid, u.local)
+                for r in self.rows for u in (self.units[r.unit],)]
 
     def _run_watched(self, known: list[Buffer], handles: list[Any], arena: Buffer | None, vals: Sequence[int],
                      sites: Sequence[str | None]) -> None:
@@ -182,14 +181,16 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """All but the binaries and what only the scheduling process knows."""
         return {"inputs": self.inputs, "outputs": self.outputs, "slots": [(s.size, s.dtype.name) for s in self.slots],
-                "units": [u.facts() for u in self.units], "rows": [(r.unit, r.bufs, r.vals, r.name, r.reason) for r in self.rows]}
+                "units": [u.facts() for u in self.units], "rows": [(r.unit, r.bufs, r.vals, r.name, r.reason) for r in self.rows],
+                "offsets": list(self.memory.offsets.items()), "peak": self.memory.peak_bytes, "total": self.memory.total_bytes}
 
     @staticmethod
     def from_json(data: dict[str, Any], binaries: Sequence[bytes], device: DeviceBase) -> Plan:
         """The inverse of `to_json`."""
         units = [Unit(binary, **facts) for facts, binary in zip(data["units"], binaries, strict=True)]
         rows = [Row(unit, tuple(bufs), tuple(vals), name, reason) for unit, bufs, vals, name, reason in data["rows"]]
-        return Plan(device, data["inputs"], data["outputs"], [SlotFacts(n, to_dtype(d)) for n, d in data["slots"]], units, rows)
+        memory = MemoryPlan({slot: offset for slot, offset in data["offsets"]}, data["peak"], data["total"])
+        return Plan(device, data["inputs"], data["outputs"], [SlotFacts(n, to_dtype(d)) for n, d in data["slots"]], units, rows, memory)
 
 
 def _plan_temporaries(plan: Plan) -> MemoryPlan:
@@ -218,12 +219,18 @@ def plan_for(graph: UOp, device: DeviceBase) -> Plan:
     plan = _plans.get(key)
     if plan is None:
         debug.watch_passes()
-        if device not in _greeted: debug.say(1, lambda: f"device {device.name}: {_facts(device.target)}")
-        _greeted.add(device)
-        plan = _read_plan(graph, device) or _make_plan(graph, device)
+        _greet(device)
+        name = _key("plan", graph, device.target)
+        plan = (stored_plan(name, device) if _disk(graph, device) is not None else None) or _make_plan(graph, device)
         if len(_plans) >= MAX_PLANS: _plans.pop(next(iter(_plans)))
         _plans[key] = plan
     return plan
+
+
+def _greet(device: DeviceBase) -> None:
+    """A line about a device when its first plan is made or read."""
+    if device not in _greeted: debug.say(1, lambda: f"device {device.name}: {_facts(device.target)}")
+    _greeted.add(device)
 
 
 def _facts(t: Target) -> str:
@@ -305,18 +312,19 @@ def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
 
 
 # ---- on disk -----------------------------------------------------------------------------------------------------------------------
-def _disk(graph: UOp, device: DeviceBase) -> cache.DiskCache | None:
+def disk_for(nodes: Iterable[UOp], devices: Iterable[DeviceBase]) -> cache.DiskCache | None:
     """The disk cache, where it may be used: ops, dtypes and devices that the user added mean what this process says, so they are not kept."""
     disk = cache.disk_cache()
-    if disk is None or not type(device).__module__.startswith("glassgrad."): return None
-    return disk if all(n.op in BUILT_IN_OPS and n.dtype.scalar in BUILT_IN_DTYPES for n in graph.toposort()) else None
+    if disk is None or any(not type(d).__module__.startswith("glassgrad.") for d in devices): return None
+    return disk if all(n.op in BUILT_IN_OPS and n.dtype.scalar in BUILT_IN_DTYPES for n in nodes) else None
 
 
-def _read(kind: str, graph: UOp, device: DeviceBase) -> cache.Entry | None:
+def read_entry(disk: cache.DiskCache | None, name: str) -> cache.Entry | None:
     """An entry, unless someone wants to see how it is made."""
-    if VIZ.value or CHECK.value or DEBUG.value >= 4: return None
-    disk = _disk(graph, device)
-    return disk.get(_key(kind, graph, device.target)) if disk is not None else None
+    return None if disk is None or VIZ.value or CHECK.value or DEBUG.value >= 4 else disk.get(name)
+
+
+def _disk(graph: UOp, device: DeviceBase) -> cache.DiskCache | None: return disk_for(graph.toposort(), [device])
 
 
 def _key(kind: str, graph: UOp, target: Target) -> str:
@@ -328,15 +336,18 @@ def _text(graph: UOp) -> str: return cache.graph_text(graph)
 
 
 def _read_unit(ast: UOp, device: DeviceBase) -> Unit | None:
-    entry = _read("program", ast, device)
+    entry = read_entry(_disk(ast, device), _key("program", ast, device.target))
     return Unit(entry.blobs[0], **entry.meta) if entry is not None else None
 
 
-def _read_plan(graph: UOp, device: DeviceBase) -> Plan | None:
-    entry = _read("plan", graph, device)
+def stored_plan(name: str, device: DeviceBase) -> Plan | None:
+    """The plan of that name on disk, if it is there."""
+    entry = read_entry(cache.disk_cache(), name)
     if entry is None: return None
+    _greet(device)
     GlobalCounters.cache_hits += 1
     plan = Plan.from_json(entry.meta, entry.blobs, device)
+    plan.key = name
     debug.say(1, lambda: f"cache: a plan of {len(plan.rows)} kernels for {device.name}")
     debug.say(3, lambda: str(plan))
     return plan
@@ -359,4 +370,6 @@ Device.keep = _keep
 
 def _write_plan(graph: UOp, plan: Plan) -> None:
     disk = _disk(graph, plan.device)
-    if disk is not None: disk.put(_key("plan", graph, plan.device.target), plan.to_json(), [u.binary for u in plan.units])
+    if disk is None: return
+    plan.key = _key("plan", graph, plan.device.target)
+    disk.put(plan.key, plan.to_json(), [u.binary for u in plan.units])

@@ -11,7 +11,7 @@ from glassgrad.device.device import Device
 from glassgrad.engine import capture
 from glassgrad.engine.context import code_key, on_change
 from glassgrad.engine.plan import forget_plans
-from glassgrad.engine.recipe import Recipe, make_recipe
+from glassgrad.engine.recipe import Recipe, make_recipe, store_recipe, stored_recipe
 from glassgrad.engine.signature import Signature, normalise, sign
 from glassgrad.uop.dtype import DType
 from glassgrad.uop.errors import UsageError
@@ -109,7 +109,10 @@ def recipe_for(roots: Sequence[UOp], signature: Signature) -> Recipe:
     """The recipe of this structure; made when it is seen for the first time in this process."""
     recipe = _recipes.get(signature.key)
     if recipe is None:
-        recipe = make_recipe(normalise(roots, signature), Device.DEFAULT)
+        recipe = stored_recipe(signature)
+        if recipe is None:
+            recipe = make_recipe(normalise(roots, signature), Device.DEFAULT)
+            store_recipe(signature, recipe)
         if len(_recipes) >= MAX_RECIPES: _forget_old_recipes()
         _recipes[signature.key] = recipe
     recipe.used = next(_ticks)

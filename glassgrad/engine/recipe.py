@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from glassgrad.device.buffer import Buffer
 from glassgrad.device.device import Device
-from glassgrad.engine import debug
-from glassgrad.engine.plan import Plan, SlotFacts, plan_for
-from glassgrad.uop.dtype import DType
+from glassgrad.engine import cache, debug
+from glassgrad.engine.plan import Plan, SlotFacts, disk_for, plan_for, read_entry, stored_plan
+from glassgrad.engine.signature import Signature
+from glassgrad.uop.dtype import DType, to_dtype
 from glassgrad.uop.errors import CompilerBug, DeviceError
 from glassgrad.uop.ops import BufferArg, KeyArg, Ops, VarArg
 from glassgrad.uop.uop import UOp, substitute, toposort
@@ -123,6 +124,43 @@ def make_recipe(roots: Sequence[UOp], default: str) -> Recipe:
     return _Maker(_compute_elsewhere(roots), default).recipe()
 
 
+def stored_recipe(signature: Signature) -> Recipe | None:
+    """The recipe that an earlier process made for this structure, with all its plans, if they are on disk."""
+    disk = _disk(signature)
+    entry = read_entry(disk, _key(signature)) if disk is not None else None
+    if entry is None: return None
+    steps: list[Run | Copy] = []
+    for kind, *facts in entry.meta["steps"]:
+        if kind == "copy": steps.append(Copy(*facts[:3], to_dtype(facts[3]), *facts[4:]))
+        else:
+            plan = stored_plan(facts[0], Device[facts[1]])
+            if plan is None: return None
+            steps.append(Run(plan, *map(tuple, facts[2:])))
+    return Recipe(entry.meta["inputs"], steps, entry.meta["outputs"])
+
+
+def store_recipe(signature: Signature, recipe: Recipe) -> None:
+    """Keep the recipe for later processes; its plans are entries of their own."""
+    disk = _disk(signature)
+    if disk is None or not all(p.key for p in recipe.plans): return
+    steps = [("run", s.plan.key, s.plan.name, s.ins, s.vals, s.outs) if isinstance(s, Run) else
+             ("copy", s.src, s.offset, s.size, s.dtype.name, s.device, s.out) for s in recipe.steps]
+    disk.put(_key(signature), {"inputs": recipe.inputs, "outputs": recipe.outputs, "steps": steps}, [])
+
+
+def _disk(signature: Signature) -> cache.DiskCache | None: return disk_for(signature.order, map(Device.__getitem__, _places(signature)))
+
+
+def _key(signature: Signature) -> str:
+    return cache.cache_key("recipe", "\n".join(map(repr, signature.key)), *[Device[d].target.key for d in _places(signature)])
+
+
+def _places(signature: Signature) -> list[str]:
+    """The devices that a graph of this signature is about."""
+    copies = [n.arg for n in signature.order if n.op is Ops.COPY]
+    return list(dict.fromkeys([Device.DEFAULT, *[b.arg.device for b in signature.buffers], *copies]))
+
+
 class _Maker:
     """Level by level: a value's level counts the borders (COPY nodes that really move data) below it."""
 
@@ -179,13 +217,16 @@ class _Maker:
         if not Device[device].target.ops:
             raise DeviceError(f"{group[0].op} of shape {group[0].shape} on {device}: this device holds data and computes nothing\n"
                               "  try: copy the tensor to another device first, x.to('CPU')")
-        table = dict(self.table)
-        for n in self.order:     # sources come first: each COPY that is no border becomes what it copies, already replaced
-            if n.op is Ops.COPY and n not in table and not self.is_border(n): table[n] = substitute((n.src[0],), table)[0]
+        memo = dict(self.table)
+        for n in toposort(group, stop=lambda n: n in self.table):
+            if n in memo: continue
+            src = tuple([memo[s] for s in n.src])
+            # a COPY that is no border is what it copies
+            memo[n] = src[0] if n.op is Ops.COPY and not self.is_border(n) else n if src == n.src else n.replace(src=src)
         leaf_of: dict[UOp, UOp] = {}
-        for n, graph in zip(group, substitute(tuple(group), table), strict=True):
-            if graph not in leaf_of: leaf_of[graph] = self.new_leaf(n, device)
-            self.table[n] = leaf_of[graph].reshape(n.shape)
+        for n in group:
+            if memo[n] not in leaf_of: leaf_of[memo[n]] = self.new_leaf(n, device)
+            self.table[n] = leaf_of[memo[n]].reshape(n.shape)
         order = toposort(leaf_of)
         leaves = [n for n in order if n.op is Ops.BUFFER]
         values = [n for n in order if n.op in (Ops.KEY, Ops.VAR)]
