@@ -14,7 +14,7 @@ from glassgrad.uop.ops import Ops
 # What the device can compute. All else (exp, max, integer division, small floats, …) the compiler writes in these.
 SIGNS = {Ops.ADD: "+", Ops.SUB: "-", Ops.MUL: "*", Ops.FDIV: "/", Ops.AND: "&", Ops.OR: "|", Ops.XOR: "^", Ops.SHL: "<<", Ops.SHR: ">>",
          Ops.CMPLT: "<", Ops.CMPLE: "<=", Ops.CMPEQ: "==", Ops.CMPNE: "!="}
-TARGET = Target("SNAKE", frozenset((*SIGNS, Ops.WHERE, Ops.CAST, Ops.BITCAST)), frozenset(d for d in dtypes.all() if d.np_name and d.name != "float16"))
+TARGET = Target("SNAKE", frozenset((*SIGNS, Ops.WHERE, Ops.CAST, Ops.BITCAST)), frozenset(d for d in dtypes.all if d.np_name and d.name != "float16"))
 
 
 def render(program):

@@ -27,7 +27,7 @@ from glassgrad.viz import record
 GPU_ALIGN_BYTES = 256        # what sub-buffers and vector loads of any GPU ask for
 MAX_PLANS, MAX_UNITS = 2048, 8192
 BUILT_IN_OPS = frozenset(Ops.all())
-BUILT_IN_DTYPES = frozenset(dtypes.all()) | {dtypes.void}
+BUILT_IN_DTYPES = frozenset(dtypes.all) | {dtypes.void}
 
 
 class SlotFacts(NamedTuple):

@@ -34,7 +34,7 @@ FUNCTIONS = {Ops.SQRT: "sqrt", Ops.EXP2: "exp2", Ops.LOG2: "log2", Ops.EXP: "exp
 HALF_OPS = {Ops.ADD, Ops.SUB, Ops.MUL, Ops.NEG}
 C_OPS = frozenset({*ARITHMETIC, *BITWISE, *COMPARE, *FUNCTIONS, Ops.SHL, Ops.CDIV, Ops.CMOD, Ops.MAX, Ops.MIN, Ops.NEG, Ops.RECIP,
                    Ops.WHERE, Ops.CAST, Ops.BITCAST, Ops.THREEFRY, Ops.MULACC})
-C_DTYPES = frozenset({dtypes.bool, *dtypes.ints(), dtypes.float32, dtypes.float64})
+C_DTYPES = frozenset({dtypes.bool, *dtypes.ints, dtypes.float32, dtypes.float64})
 
 
 class Expr(NamedTuple):

@@ -39,7 +39,7 @@ def cpu_target(features: str, *, threads: int = 1, l1_bytes: int = 32 << 10, l2_
     has = {f[1:] for f in features.split(",") if f[:1] == "+"}
     wide = "avx512f" in has
     half = bool({"avx512fp16", "fullfp16"} & has)
-    native = {d for d in dtypes.all() if not d.is_float} | {dtypes.float32, dtypes.float64} | ({dtypes.float16} if half else set())
+    native = {d for d in dtypes.all if not d.is_float} | {dtypes.float32, dtypes.float64} | ({dtypes.float16} if half else set())
     storage = {dtypes.bfloat16} | ({dtypes.float16} if {"f16c", "neon"} & has else set())
     rounds = bool({"sse4.1", "avx", "neon", "avx2", "avx512f"} & has)      # without: LLVM calls truncf, which a JIT cannot find
     return Target("CPU", ops=ARITHMETIC if rounds else ARITHMETIC - {Ops.TRUNC}, dtypes=frozenset(native),

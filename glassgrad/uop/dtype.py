@@ -108,8 +108,38 @@ def add_dtype(name: str, short: str, kind: str, bits: int, rank: int, **more: An
     return row
 
 
-class dtypes:
-    """The data types by name, their aliases and groups."""
+class _Groups(type):
+    """The groups of data types, from the table as it is now: tuples in promotion order."""
+    @property
+    def all(cls) -> tuple[DType, ...]:
+        """Those a tensor can have."""
+        return tuple(sorted((d for d in TABLE.values() if d.kind != "void"), key=lambda d: d.rank))
+    @property
+    def floats(cls) -> tuple[DType, ...]: return tuple(d for d in cls.all if d.is_float)
+    @property
+    def ints(cls) -> tuple[DType, ...]: return tuple(d for d in cls.all if d.is_int)
+    @property
+    def sints(cls) -> tuple[DType, ...]: return tuple(d for d in cls.ints if not d.is_unsigned)
+    @property
+    def uints(cls) -> tuple[DType, ...]: return tuple(d for d in cls.ints if d.is_unsigned)
+    @property
+    def int8s(cls) -> tuple[DType, ...]: return tuple(d for d in cls.ints if d.bits == 8)
+    @property
+    def int16s(cls) -> tuple[DType, ...]: return tuple(d for d in cls.ints if d.bits == 16)
+    @property
+    def int32s(cls) -> tuple[DType, ...]: return tuple(d for d in cls.ints if d.bits == 32)
+    @property
+    def int64s(cls) -> tuple[DType, ...]: return tuple(d for d in cls.ints if d.bits == 64)
+    @property
+    def fp8s(cls) -> tuple[DType, ...]: return tuple(d for d in cls.floats if d.bits == 8)
+
+
+class dtypes(metaclass=_Groups):
+    """The data types by name, their aliases and groups (`dtypes.floats`, `dtypes.ints`, …).
+
+    >>> dtypes.int16 in dtypes.sints
+    True
+    """
     default_int: DType
     default_float: DType
     bool: DType; int8: DType; uint8: DType; int16: DType; uint16: DType; int32: DType; uint32: DType
@@ -141,14 +171,6 @@ class dtypes:
         if isinstance(x, int): return dtypes.default_int
         if isinstance(x, float): return dtypes.default_float
         raise DTypeError(f"no dtype for {x!r} of type {type(x).__name__}\n  try: bool, int or float, or lists of them")
-    @staticmethod
-    def all() -> tuple[DType, ...]:
-        """All data types a tensor can have, in promotion order."""
-        return tuple(sorted((d for d in TABLE.values() if d.kind != "void"), key=lambda d: d.rank))
-    @staticmethod
-    def floats() -> tuple[DType, ...]: return tuple(d for d in dtypes.all() if d.is_float)
-    @staticmethod
-    def ints() -> tuple[DType, ...]: return tuple(d for d in dtypes.all() if d.is_int)
 
 
 @functools.cache
@@ -158,7 +180,7 @@ def promote(*ds: DType) -> DType:
     if best.is_float:
         lost = [d for d in ds if d.is_float and d.bits == best.bits and (d.exponent > best.exponent or d.mantissa > best.mantissa)]
         if not lost: return best
-        return min((d for d in dtypes.floats() if d.bits > best.bits), key=lambda d: d.rank, default=best)
+        return min((d for d in dtypes.floats if d.bits > best.bits), key=lambda d: d.rank, default=best)
     if best.is_bool: return best
     signed = [d for d in ds if d.kind == "int"]
     unsigned = [d for d in ds if d.kind == "uint"]
@@ -182,7 +204,7 @@ def to_dtype(x: DType | str) -> DType:
     if isinstance(x, DType): return x
     found = getattr(dtypes, x, None) if isinstance(x, str) else None
     if isinstance(found, DType): return found
-    raise DTypeError(f"no dtype named {x!r}\n  try: one of {', '.join(d.name for d in dtypes.all())}")
+    raise DTypeError(f"no dtype named {x!r}\n  try: one of {', '.join(d.name for d in dtypes.all)}")
 
 
 def _by_name(name: str, lanes: int) -> DType: return TABLE[name].vec(lanes)

@@ -36,7 +36,7 @@ def added(request: pytest.FixtureRequest) -> Iterator[DType]:
 
 def kinds_of(d: DType) -> dict[str, Callable[[], list[Case]]]:
     """What is tested, by name."""
-    old = [x for x in dtypes.all() if x is not d]
+    old = [x for x in dtypes.all if x is not d]
     def with_casts() -> list[Case]: return [replace(c, batch="cast") for c in [*cast_cases([d], old), *cast_cases(old, [d])]]
     def gradients() -> list[Case]: return [row_case(op, d) for op in differentiable()]
     shaped = structure_cases([d])

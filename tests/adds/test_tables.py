@@ -18,7 +18,7 @@ def test_dtypes_are_as_before() -> None:
     for add in DTYPES.values():
         row = add()
         with pytest.raises(DTypeError, match="is taken"): add()
-        assert row in dtypes.all()
+        assert row in dtypes.all
         remove_dtype(row)
     assert before == dtype_table.TABLE and not any(hasattr(dtypes, name) for name in DTYPES)
     with pytest.raises(DTypeError, match="no dtype named"): to_dtype("fp8e3m4")

@@ -19,7 +19,7 @@ from glassgrad.uop.uop import UOp
 
 OPS = frozenset((Ops.ADD, Ops.SUB, Ops.MUL, Ops.FDIV, Ops.NEG, Ops.CDIV, Ops.CMOD, Ops.SQRT, Ops.AND, Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR,
                  Ops.CMPLT, Ops.CMPLE, Ops.CMPEQ, Ops.CMPNE, Ops.WHERE, Ops.CAST, Ops.BITCAST))
-CODES = dict(zip((d.name for d in (dtypes.bool, *dtypes.ints(), dtypes.float32, dtypes.float64)), "?bBhHiIqQfd", strict=True))
+CODES = dict(zip((d.name for d in (dtypes.bool, *dtypes.ints, dtypes.float32, dtypes.float64)), "?bBhHiIqQfd", strict=True))
 
 
 def cast(x: Any, d: DType) -> Any:

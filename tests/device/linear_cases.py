@@ -12,7 +12,7 @@ from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.ops import Op, Ops
 
 MATH = (Ops.EXP2, Ops.LOG2, Ops.EXP, Ops.LOG, Ops.SIN, Ops.COS, Ops.TANH, Ops.ERF)
-NUMBERS = (*dtypes.ints(), dtypes.float32, dtypes.float64)
+NUMBERS = (*dtypes.ints, dtypes.float32, dtypes.float64)
 
 
 class Case(NamedTuple):
@@ -96,7 +96,7 @@ def cast_of(x: np.ndarray, to: DType) -> np.ndarray:
 
 def casts() -> Iterator[Case]:
     """Every type to every type."""
-    every = [d for d in dtypes.all() if d.np_name and d is not dtypes.float16]
+    every = [d for d in dtypes.all if d.np_name and d is not dtypes.float16]
     for d in every:
         x = edges(d)
         to = [t for t in every if t is not d]

@@ -49,7 +49,7 @@ def skip_without(device: str) -> None:
 def dtypes_of(op: Op, among: Sequence[DType] | None = None) -> list[DType]:
     """The dtypes that a row's `dtypes` column admits."""
     admits = [KINDS[kind] for kind in op.dtypes.split()]
-    return [d for d in among or dtypes.all() if any(f(d) for f in admits)]
+    return [d for d in among or dtypes.all if any(f(d) for f in admits)]
 
 
 # ---- values --------------------------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def apply(op: Op, xs: Sequence[Tensor]) -> Tensor:
 def alu_cases(ops: Iterable[Op] | None = None, among: Sequence[DType] | None = None, forms: Sequence[str] = FORMS) -> list[Case]:
     """Every row with every dtype it admits (casts have a matrix of their own)."""
     rows = [op for op in ops or Ops.alu() if op.out != "cast"]
-    return [alu_case(op, d, form) for form in forms for d in among or dtypes.all() for op in rows if d in dtypes_of(op, [d])]
+    return [alu_case(op, d, form) for form in forms for d in among or dtypes.all for op in rows if d in dtypes_of(op, [d])]
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------------------------

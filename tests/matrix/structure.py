@@ -262,7 +262,7 @@ def move_case(name: str, d: DType, each: bool = False) -> Case:
 # ---- all of them -----------------------------------------------------------------------------------------------------------------------
 def structure_cases(among: Iterable[DType] | None = None) -> dict[str, list[Case]]:
     """By kind of op: every case on every dtype."""
-    ds = list(among or dtypes.all())
+    ds = list(among or dtypes.all)
     ops = list(ARITHMETIC)
     return {
         "reduce": [reduce_case(op, d, how) for d in ds for op in ops for how in AXES],
@@ -277,11 +277,11 @@ def structure_cases(among: Iterable[DType] | None = None) -> dict[str, list[Case
 
 def cast_cases(sources: Iterable[DType] | None = None, targets: Iterable[DType] | None = None) -> list[Case]:
     """Every dtype to every other."""
-    every = dtypes.all()
+    every = dtypes.all
     return [cast_case(d, to) for d in sources or every for to in targets or every if d is not to]
 
 
 def bitcast_cases() -> list[Case]:
     """Every dtype to every other of its width."""
-    pairs = itertools.permutations([d for d in dtypes.all() if not d.is_bool], 2)
+    pairs = itertools.permutations([d for d in dtypes.all if not d.is_bool], 2)
     return [bitcast_case(d, to) for d, to in pairs if d.bits == to.bits]

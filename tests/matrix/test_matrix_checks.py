@@ -14,7 +14,7 @@ from matrix.reference import INF, NAN, Want, check, every_value, round_to
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.ops import Op, Ops
 
-FLOATS = dtypes.floats()
+FLOATS = dtypes.floats
 
 
 def right(op: Op, d: DType) -> tuple[np.ndarray, Want]:
@@ -40,7 +40,7 @@ def test_the_sign_of_zero_counts():
     with pytest.raises(AssertionError, match="1 of"): check(np.where(np.arange(found.size) == zero, -found, found), want)
 
 
-@pytest.mark.parametrize("d", dtypes.ints(), ids=lambda d: d.name)
+@pytest.mark.parametrize("d", dtypes.ints, ids=lambda d: d.name)
 def test_integers_are_exact(d: DType) -> None:
     found, want = right(Ops.CDIV, d)
     check(found, want)

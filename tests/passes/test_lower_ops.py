@@ -30,7 +30,7 @@ def random(dtype, count=4000, seed=0):
 def ops_left(graph, target): return {n.op for n in graph.toposort() if n.op.is_alu} - target.ops - {Ops.CAST, Ops.BITCAST, Ops.WHERE}
 
 
-CASES = [(op, d) for op in TABLE_OF_OPS if op is not Ops.THREEFRY for d in dtypes.all() if d.np_name
+CASES = [(op, d) for op in TABLE_OF_OPS if op is not Ops.THREEFRY for d in dtypes.all if d.np_name
          and (d.is_float if op.dtypes == "float" else d.is_int if op.dtypes == "int" else not d.is_bool or op in (Ops.MAX, Ops.MIN))]
 
 
@@ -50,7 +50,7 @@ def test_values_stay(op: Op, dtype, lanes):
 
 @pytest.mark.parametrize("op", [Ops.CDIV, Ops.CMOD], ids=lambda o: o.name)
 @pytest.mark.parametrize("by", [1, 2, -2, 8, -16, 64])
-@pytest.mark.parametrize("dtype", dtypes.ints(), ids=lambda d: d.name)
+@pytest.mark.parametrize("dtype", dtypes.ints, ids=lambda d: d.name)
 def test_division_by_powers_of_two(op, by, dtype):
     if not dtype.min <= by <= dtype.max: pytest.skip("not a number of this type")
     x = leaf(dtype)

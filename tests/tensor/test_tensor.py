@@ -44,7 +44,7 @@ def test_numpy_data(dtype):
     assert Tensor(x).tolist() == x.tolist()
 
 
-@pytest.mark.parametrize("dtype", [d.name for d in dtypes.all()])
+@pytest.mark.parametrize("dtype", [d.name for d in dtypes.all])
 def test_dtype_asked_for(dtype):
     x = Tensor([0, 1, 2], dtype=dtype)
     assert x.dtype.name == dtype and x.numpy().astype(float).tolist() == ([0, 1, 1] if dtype == "bool" else [0, 1, 2])
@@ -345,7 +345,7 @@ def test_replace_and_clone_and_copies():
     assert (da.item(), db.item()) == (2.0, 3.0)
 
 
-@pytest.mark.parametrize("dtype", [d.name for d in dtypes.all()])
+@pytest.mark.parametrize("dtype", [d.name for d in dtypes.all])
 def test_pickle(dtype):
     x = Tensor([0, 1, 2], dtype=dtype)
     y = pickle.loads(pickle.dumps(x))

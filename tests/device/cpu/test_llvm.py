@@ -13,7 +13,7 @@ from glassgrad.uop.ops import Ops
 
 CPU = Device["CPU"]
 I = dtypes.int64
-NATIVE = [d for d in dtypes.all() if not d.is_float] + [dtypes.float32, dtypes.float64]
+NATIVE = [d for d in dtypes.all if not d.is_float] + [dtypes.float32, dtypes.float64]
 NP = {dtypes.bfloat16: ml_dtypes.bfloat16}
 
 

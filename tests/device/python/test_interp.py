@@ -148,7 +148,7 @@ def test_float_rows_that_numpy_lacks(dtype):
 
 def test_casts_to_int_saturate():
     x = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 3.9, -3.9, 300, 127.5, 9.3e18], "f")
-    for dtype in dtypes.ints():
+    for dtype in dtypes.ints:
         z = np.zeros(len(x), dtype.np_name)
         g = special("gidx0", len(x))
         run(toposort([store(param(0, len(x), dtype), g, load(param(1, len(x)), g).cast(dtype))]), [z, x], grid=(len(x), 1, 1))
