@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from glassgrad.device.device import Device, DeviceBase
@@ -18,8 +19,8 @@ class Buffer:
 
     def __init__(self, device: str, size: int, dtype: DType, *, handle: Any = None, owner: Any = None, base: Buffer | None = None,
                  offset: int = 0) -> None:
-        self.device, self.size, self.dtype = Device.canonicalize(device), size, dtype
         self.base, self.offset, self.owner, self._handle = base, offset, owner, handle
+        self.device, self.size, self.dtype = Device.canonicalize(device), size, dtype
         if base is not None and not 0 <= offset <= base.nbytes - self.nbytes:
             raise UsageError(f"Buffer: a view of {self.nbytes} bytes at {offset} does not fit in {base!r}")
 
@@ -87,9 +88,6 @@ class Buffer:
             raise UsageError(f"{verb} of {self!r}: the host memory has {view.nbytes} bytes, the buffer {self.nbytes}")
         return view
 
-    def __del__(self) -> None:
-        if sys is None or sys.is_finalizing(): return
-        try: mine = self._handle is not None and self.base is None and self.owner is None
-        except AttributeError: return                 # the constructor raised
-        if not mine: return
-        self.dev.free(self._handle, self.nbytes)
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._handle is None or self.base is not None or self.owner is not None or is_finalizing(): return
+        Device[self.device].free(self._handle, self.nbytes)

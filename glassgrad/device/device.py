@@ -125,8 +125,8 @@ class CachingAllocator:
     @staticmethod
     def rounded(nbytes: int) -> int:
         """Sizes share classes: 64 bytes, pages from 64 KiB on."""
-        unit = 64 if nbytes < 1 << 16 else 4096
-        return max(-(-nbytes // unit) * unit, 64)
+        if nbytes >= 1 << 16: return nbytes + 4095 & -4096
+        return nbytes + 63 & -64 or 64
 
     def alloc(self, nbytes: int) -> Handle:
         """Memory of at least `nbytes`, kept or new.
@@ -136,13 +136,11 @@ class CachingAllocator:
         size = self.rounded(nbytes)
         with self._lock:
             self.used += size
-            self.peak = max(self.peak, self.used)
+            if self.used > self.peak: self.peak = self.used
             kept = self._kept.get(size)
             if kept:
                 self.cached -= size
-                handle = kept.pop()
-                if not kept: self._kept.pop(size, None)
-                return handle
+                return kept.pop()
         try: return self._alloc(size)
         except MemoryError: pass
         self.trim()
@@ -159,25 +157,29 @@ class CachingAllocator:
             self.used -= size
             if size > self.limit: drop.append((handle, size))
             else:
-                self._kept.setdefault(size, []).append(handle)
+                kept = self._kept.get(size)
+                if kept is None: kept = self._kept[size] = []
+                kept.append(handle)
                 self._kept.move_to_end(size)
                 self.cached += size
-                while self.cached > self.limit: drop.append(self._oldest())
+                while self.cached > self.limit: drop += self._oldest()
         for h, n in drop: self._free(h, n)
 
     def trim(self) -> None:
         """Give all memory that is only kept back to the system."""
         with self._lock:
             drop = []
-            while self._kept: drop.append(self._oldest())
+            while self._kept: drop += self._oldest()
         for h, n in drop: self._free(h, n)
 
-    def _oldest(self) -> tuple[Handle, int]:
+    def _oldest(self) -> list[tuple[Handle, int]]:
+        """A piece of the size that was not freed for longest, if there is one left."""
         size, kept = next(iter(self._kept.items()))
-        handle = kept.pop()
-        if not kept: del self._kept[size]
+        if not kept:
+            del self._kept[size]
+            return []
         self.cached -= size
-        return handle, size
+        return [(kept.pop(), size)]
 
 
 class _Devices:

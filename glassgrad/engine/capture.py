@@ -23,7 +23,7 @@ current: Any = None
 tensor_type: Any = ()
 """The class Tensor; it has `_storage`, `_chain`, `_requires_grad`, `_grad`, `training` and `_fill(storage, chain)`."""
 storage_type: Any = None
-"""The class of storages: `Storage(value, device, is_leaf)`, with `trace`, the trace it was born in."""
+"""The class of storages: `Storage(value, device, is_leaf, held)`, with `trace`, the trace it was born in."""
 random_state: Any = RandomState(0, 0)
 
 
@@ -32,9 +32,9 @@ def flags() -> tuple:
     return (tensor_type.training,)
 
 
-def new_storage(value: Any, device: str | None) -> Any:
-    """A storage for a value that was computed."""
-    return storage_type(value, device, value.dtype.is_float)
+def new_storage(held: Any, device: str | None) -> Any:
+    """A storage for a value that was computed (`realize.Held`)."""
+    return storage_type(None, device, held.buf.dtype.is_float, held)
 
 
 def new_tensor(store: Any, chain: tuple) -> Any:

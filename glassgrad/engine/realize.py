@@ -42,6 +42,16 @@ def shaped(leaf: UOp, shape: tuple[int, ...]) -> UOp:
     return n
 
 
+class Held:
+    """A value that is memory and nothing else. Its node is made when someone asks: most results of a replay go straight into the next."""
+    __slots__ = ("_node", "buf", "shape")
+    def __init__(self, buf: Buffer, shape: tuple[int, ...]) -> None: self.buf, self.shape, self._node = buf, shape, None
+    def node(self) -> UOp:
+        """The elements of the memory, in this shape."""
+        if self._node is None: self._node = shaped(buffer_uop(self.buf), self.shape)
+        return self._node
+
+
 def new_buffer(device: str, size: int, dtype: DType) -> UOp:
     """A BUFFER leaf with memory of its own, not yet filled."""
     return buffer_uop(Buffer(device, size, dtype))
@@ -88,21 +98,15 @@ def compute(roots: Sequence[UOp]) -> tuple[Signature, Recipe]:
     signature = sign(roots, (Device.DEFAULT, code_key()))
     recipe = recipe_for(roots, signature)
     outs = recipe.run([b.memory for b in signature.buffers], [value_of(n) for n in signature.values], [r.site for r in roots])
-    for r, leaf in zip(roots, leaves_of(recipe, signature.buffers, outs), strict=True):
-        if r.op is not Ops.BUFFER: r.memory = leaf
+    leaves: dict[int, UOp] = dict(enumerate(signature.buffers))
+    for r, slot, buf in zip(roots, recipe.outputs, outs, strict=True):
+        if slot not in leaves: leaves[slot] = buffer_uop(buf)      # results that lie in one slot share a leaf
+        if r.op is not Ops.BUFFER: r.memory = leaves[slot]
         # the same value without its mark; constants are shared by everyone and stay as they are
         while r.op in (Ops.DETACH, Ops.CONTIGUOUS) and r.src[0].op.kind not in ("leaf", "movement"):
             r = r.src[0]
-            r.memory = leaf
+            r.memory = leaves[slot]
     return signature, recipe
-
-
-def leaves_of(recipe: Recipe, inputs: Sequence[UOp], outs: Sequence[Buffer]) -> list[UOp]:
-    """A BUFFER leaf for each result; results that lie in one slot share it."""
-    leaves: dict[int, UOp] = dict(enumerate(inputs))
-    for slot, buf in zip(recipe.outputs, outs, strict=True):
-        if slot not in leaves: leaves[slot] = buffer_uop(buf)
-    return [leaves[slot] for slot in recipe.outputs]
 
 
 def recipe_for(roots: Sequence[UOp], signature: Signature) -> Recipe:

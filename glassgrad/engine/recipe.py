@@ -56,8 +56,6 @@ class Recipe:
         self.inputs, self.steps, self.outputs = inputs, list(steps), tuple(outputs)
         self.slots = 1 + max([inputs - 1, *(s for step in self.steps for s in (step.outs if isinstance(step, Run) else (step.out,)))])
         self.used = 0
-        # every result is fresh memory of its own
-        self.is_distinct = all(s >= inputs for s in outputs) and len(set(outputs)) == len(outputs)
         only = self.steps[0] if len(self.steps) == 1 and isinstance(self.steps[0], Run) else None
         self.single: Plan | None = None      # the recipe is this plan and nothing else
         if only is not None and (only.ins, only.vals, only.outs) == (tuple(range(inputs)), tuple(range(len(only.vals))), self.outputs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from glassgrad.device.device import Device
+from glassgrad.device.buffer import Buffer
 from glassgrad.engine import capture
 from glassgrad.engine import realize as engine
 from glassgrad.engine.recipe import Recipe
@@ -37,11 +37,10 @@ class Call:
     def add(self, x: Any, key: list[Any]) -> None:
         kind = type(x)
         if isinstance(x, capture.tensor_type):
-            store = x._storage
-            self.tensors.append(x)
-            value, grad = store.value, x._grad
-            key.append((self.stores.setdefault(store, len(self.tensors) - 1), value.shape, value.dtype, store.device or Device.DEFAULT,
-                        x._chain, x._requires_grad, grad is None))
+            store, grad, tensors = x._storage, x._grad, self.tensors
+            shape, dtype = facts(store)
+            key.append((self.stores.setdefault(store, len(tensors)), shape, dtype, store.device, x._chain, x._requires_grad, grad is None))
+            tensors.append(x)
             if grad is not None: self.add(grad, key)
         elif kind is float: key.append((float, x.hex()))
         elif isinstance(x, SIMPLE): key.append((kind, x))
@@ -69,6 +68,14 @@ class Call:
         key.append(x)
 
 
+def facts(store: Any) -> tuple[tuple[int, ...], DType]:
+    """The shape and type of what a storage holds."""
+    held = store.held
+    if held is not None: return held.shape, held.buf.dtype
+    value = store.value
+    return value.shape, value.dtype
+
+
 # ---- how a result is built -----------------------------------------------------------------------------------------------------------
 class Fresh(NamedTuple):
     """A new tensor: a view of result number `root`."""
@@ -94,7 +101,7 @@ class Nest(NamedTuple):
 class Builder:
     """One replay's results: `values` as they were computed, new tensors each once."""
 
-    def __init__(self, call: Call, stores: Sequence[Any], values: Sequence[UOp]) -> None:
+    def __init__(self, call: Call, stores: Sequence[Any], values: Sequence[engine.Held]) -> None:
         self.call, self.stores, self.values = call, stores, values
         self.made: dict[int, Any] = {}
         self.tensors: dict[int, Any] = {}
@@ -150,8 +157,7 @@ class Capture:
                 if world[store] != number: return False
             elif number in shared: return False
         for store, shape, dtype in self.fixed:
-            value = store.value
-            if value.shape != shape or value.dtype is not dtype: return False
+            if facts(store) != (shape, dtype): return False
         for var, bound in self.numbers.items():
             if call.variables[var] is not bound: return False
         for s in self.sources:
@@ -162,14 +168,13 @@ class Capture:
         """Run the recipe on what the inputs hold now, write what is to be written, build the result."""
         tensors, recipe = call.tensors, self.recipe
         stores = [tensors[s]._storage if s.__class__ is int else s.get()._storage if s.__class__ is Place else s for s in self.sources]
-        values: list[UOp] = []
+        values: list[engine.Held] = []
         if recipe is not None:
-            leaves = [self._leaf(stores, f) if f.__class__ is int else f for f in self.feeds]
-            with engine.lock: outs = recipe.run([n.memory for n in leaves], self._values(call) if self.values else ())
-            made = [engine.buffer_uop(buf) for buf in outs] if recipe.is_distinct else engine.leaves_of(recipe, leaves, outs)
-            values = [engine.shaped(leaf, shape) for leaf, shape in zip(made, self.shapes)]
+            ins = [self._memory(stores, f) if f.__class__ is int else f.memory for f in self.feeds]
+            with engine.lock: outs = recipe.run(ins, self._values(call) if self.values else ())
+            values = [engine.Held(buf, shape) for buf, shape in zip(outs, self.shapes)]
         if self.random is not None: self._advance_random()
-        for index, root in self.written: stores[index].value = values[root]
+        for index, root in self.written: stores[index].hold(values[root])
         if self.result.__class__ is Fresh and not self.places and not self.grads:
             return capture.new_tensor(capture.new_storage(values[self.result.root], self.result.device), self.result.chain)
         builder = Builder(call, stores, values)
@@ -177,18 +182,16 @@ class Capture:
         for number, spec in self.grads: tensors[number]._grad = builder.build(spec)
         return builder.build(self.result)
 
-    def _leaf(self, stores: list[Any], index: int) -> UOp:
-        """The BUFFER that holds an input; lazy inputs are computed first, all at once."""
-        value = stores[index].value
-        if value.op is Ops.RESHAPE:
-            leaf = value.src[0]
-            if leaf.op is Ops.BUFFER: return leaf
-        leaf = leaf_under(value)
+    def _memory(self, stores: list[Any], index: int) -> Buffer:
+        """The memory of an input; lazy inputs are computed first, all at once."""
+        store = stores[index]
+        if store.held is not None: return store.held.buf
+        leaf = leaf_under(store.value)
         if leaf is None:
             engine.realize(*[s.value for s in stores])
-            leaf = leaf_under(stores[index].value)
+            leaf = leaf_under(store.value)
         assert leaf is not None, "a realized value has memory"
-        return leaf
+        return leaf.memory
 
     def _values(self, call: Call) -> list[int]:
         state = capture.random_state
@@ -217,6 +220,5 @@ def leaf_under(value: UOp) -> UOp | None:
 def describe(x: Any) -> Any:
     """What must be alike in two tensors for one to stand in for the other."""
     if not isinstance(x, capture.tensor_type): return MISSING
-    value = x._storage.value
-    return value.shape, value.dtype, x._storage.device or Device.DEFAULT, x._chain, x._requires_grad
+    return *facts(x._storage), x._storage.device, x._chain, x._requires_grad
 

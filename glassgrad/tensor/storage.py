@@ -43,13 +43,23 @@ class Storage:
 
     `was` refers to the graph that stood for the value before it was realized, as long as other graphs use it.
     """
-    __slots__ = ("value", "device", "is_leaf", "trace", "was", "__weakref__")
-    value: UOp; device: str | None; is_leaf: bool; trace: Any; was: weakref.ref[UOp] | None
+    __slots__ = ("_value", "held", "device", "is_leaf", "trace", "was", "__weakref__")
+    _value: UOp | None; held: engine.Held | None; device: str | None; is_leaf: bool; trace: Any; was: weakref.ref[UOp] | None
 
-    def __init__(self, value: UOp, device: str | None = None, is_leaf: bool = False) -> None:
-        self.value, self.device, self.is_leaf = value, device, is_leaf
-        self.was = None
+    def __init__(self, value: UOp | None, device: str | None = None, is_leaf: bool = False, held: engine.Held | None = None) -> None:
+        self._value, self.held, self.device, self.is_leaf, self.was = value, held, device, is_leaf, None
         self.trace = capture.current if capture.current is not None and capture.is_tracing() else None
+
+    @property
+    def value(self) -> UOp:
+        """The value, as no trace is told of it."""
+        if self._value is None: self._value = self.held.node()  # type: ignore[union-attr]
+        return self._value
+    @value.setter
+    def value(self, value: UOp) -> None: self._value, self.held = value, None
+    def hold(self, held: engine.Held) -> None:
+        """Rebind to what a replay computed."""
+        self._value, self.held = None, held
 
     def read(self) -> UOp:
         """The value now."""
