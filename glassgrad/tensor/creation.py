@@ -4,12 +4,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from glassgrad.device.buffer import Buffer
 from glassgrad.device.device import Device
 from glassgrad.engine import realize as engine
 from glassgrad.tensor.arguments import take_number
+from glassgrad.tensor.download import fetch
 from glassgrad.tensor.storage import fill
 from glassgrad.uop.dtype import DType, dtypes, promote, to_dtype
-from glassgrad.uop.errors import ShapeError, UsageError
+from glassgrad.uop.errors import DeviceError, ShapeError, UsageError
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from glassgrad.tensor.tensor import Tensor
 
 Shape = tuple[int, ...]
+ADDRESSED = ("CPU", "CUDA")     # devices whose handles are addresses
 
 
 def to_shape(shape: Any, what: str = "a shape") -> Shape:
@@ -74,6 +77,33 @@ class CreationMixin:
         t = cls._made(engine.new_buffer(name, math.prod(sizes), d).reshape(sizes), None, requires_grad)
         t._storage.value, t._storage.device = t._storage.value.src[0], name
         return t
+    @classmethod
+    def invalids(cls, *shape: Any, device: str | None = None, dtype: Any = None) -> Tensor:
+        """Memory that must be written before it is read: the same as empty."""
+        return cls.empty(*shape, device=device, dtype=dtype)
+    @classmethod
+    def from_blob(cls, ptr: int, shape: Any, *, device: str | None = None, dtype: Any = None) -> Tensor:
+        """The memory at an address as a tensor: not copied, not owned. Whoever owns it must keep it alive and unchanged.
+
+        errors:  DeviceError for a device whose memory has no addresses
+
+        >>> import numpy as np
+        >>> x = np.arange(3, dtype=np.float32)
+        >>> Tensor.from_blob(x.ctypes.data, (3,)).tolist()
+        [0.0, 1.0, 2.0]
+        """
+        sizes, d, name = to_shape((shape,), "from_blob of shape"), to_dtype(dtype or dtypes.default_float), Device.canonicalize(device)
+        if name.partition(":")[0] not in ADDRESSED:
+            raise DeviceError(f"from_blob on {name}\n  its memory has no addresses\n  try: device={ADDRESSED[0]!r}, then .to({name!r})")
+        buf = Buffer(name, math.prod(sizes), d, handle=ptr, owner=cls)
+        return cls._made(engine.buffer_uop(buf).reshape(sizes))
+    @classmethod
+    def from_url(cls, url: str, gunzip: bool = False, **more: Any) -> Tensor:
+        """The bytes of a file of the net, downloaded once and read when they are used; `more` goes to Tensor.
+
+        errors:  FileError if it cannot be had
+        """
+        return cls(fetch(url, gunzip=gunzip), **more)
     @classmethod
     def const(cls, value: Any, dtype: Any = None) -> Tensor:
         """A scalar constant."""

@@ -276,6 +276,15 @@ class ElementwiseMixin:
         ys = [y if isinstance(y, type(self)) else self.full_like(y) for y in others]
         return self._new(align(*(t.uop for t in (self, *ys)))[0].alu(op, *align(*(t.uop for t in (self, *ys)))[1:]), *ys)
 
+    def ufix(self, x: Any) -> Tensor:
+        """`x` as a tensor that this one can be combined with: a number takes this dtype where it fits.
+
+        >>> Tensor([1.5]).ufix(2).dtype
+        dtypes.float32
+        """
+        if not isinstance(x, NUMBERS): return operand(type(self), x, self, "ufix")
+        return type(self)(x, device=self._storage.device, dtype=scalar_dtype(self.dtype, x))
+
     # ---- arithmetic ----------------------------------------------------------------------------------------------------------------
     def add(self, y: Any, reverse: bool = False) -> Tensor:
         """x + y; for bools: or."""

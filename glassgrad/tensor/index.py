@@ -254,11 +254,19 @@ class IndexMixin:
         return self._new(new if part is base else write_chain(base, (box,), new), index, *others)
 
     # ---- masks -------------------------------------------------------------------------------------------------------------------------
-    def masked_select(self, mask: Tensor) -> Tensor:
-        """The elements where the mask is true, as a vector. Their number is read from the mask, so this computes it."""
-        x, m = self, mask
-        shape = broadcast_shapes(x.shape, m.shape, what="masked_select")
-        return x.expand(*shape)[m.expand(*shape)] if shape else x.reshape(1)[m.reshape(1)]
+    def masked_select(self, mask: Tensor, size: int | None = None, fill_value: float = 0) -> Tensor:
+        """The elements where the mask is true, as a vector. Their number is read from the mask, so this computes it.
+
+        With `size` that many elements, `fill_value` behind the last, and nothing is read back.
+
+        >>> Tensor([1, 2, 3]).masked_select(Tensor([True, False, True])).tolist()
+        [1, 3]
+        """
+        shape = broadcast_shapes(self.shape, mask.shape, what="masked_select")
+        x, m = (t.expand(*shape).flatten() for t in (self, mask))
+        if size is None: return x[m]
+        place = m.nonzero(size, -1).flatten()
+        return (place < 0).where(fill_value, x[place])
     def nonzero(self, size: int | None = None, fill_value: int = 0) -> Tensor:
         """The places of all elements that are not zero, one row each (int32). With `size` that many rows, and nothing is read back.
 

@@ -286,12 +286,12 @@ class MovementMixin:
         if any(lo > hi for lo, hi in cut): raise ShapeError(f"pad of {self.shape} by {tuple(pairs)}\n  it cuts more than there is")
         x = x.shrink(cut)
         return self._new(pad_with(x, tuple((max(lo, 0), max(hi, 0)) for lo, hi in pairs), value))
-    def pad_to(self, *shape: Any) -> Tensor:
-        """Zeros behind the elements of each axis up to this shape; None keeps an axis."""
+    def pad_to(self, *shape: Any, value: float = 0.0) -> Tensor:
+        """`value` behind the elements of each axis up to this shape; None keeps an axis."""
         sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         if len(sizes) != self.ndim: raise ShapeError(f"pad_to of {self.shape} to {tuple(sizes)}\n  there must be one size for each axis")
         more = to_ints([0 if s is None else s for s in sizes], f"pad_to of {self.shape} to {tuple(sizes)!r}")
-        return self.pad([None if s is None else (0, k - n) for s, k, n in zip(sizes, more, self.shape)])
+        return self.pad([None if s is None else (0, k - n) for s, k, n in zip(sizes, more, self.shape)], value=value)
     def _pad_pairs(self, padding: Sequence[Any]) -> list[tuple[int, int]]:
         if not isinstance(padding, (tuple, list)) or any(not (p is None or isinstance(p, int) or is_pair(p)) for p in padding):
             raise ShapeError(f"pad of {self.shape} by {padding!r}\n  there must be two numbers or one pair for each axis\n"

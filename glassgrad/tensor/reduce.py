@@ -181,7 +181,7 @@ class ReduceMixin:
         x, axes, d = self._soft(axis, dtype)
         m, e = shifted_exp(x, axes)
         return self._new((m - spread(reduce(e, Ops.ADD, axes, True).log(), m.shape)).cast(d))
-    def softmin(self, axis: int = -1) -> Tensor: return (-self).softmax(axis)
+    def softmin(self, axis: int = -1, dtype: Any = None) -> Tensor: return (-self).softmax(axis, dtype)
     def _soft(self, axis: int, dtype: Any) -> tuple[UOp, tuple[int, ...], DType]:
         x = to_floats(self.uop) if dtype is None else self.uop.cast(to_dtype(dtype))
         return to_wide(x), self._axes(axis), x.dtype

@@ -20,6 +20,7 @@ from glassgrad.tensor.arguments import check_arguments
 from glassgrad.tensor.conv import ConvMixin
 from glassgrad.tensor.creation import CreationMixin
 from glassgrad.tensor.elementwise import ElementwiseMixin
+from glassgrad.tensor.hash import HashMixin
 from glassgrad.tensor.index import IndexMixin
 from glassgrad.tensor.linalg import LinalgMixin
 from glassgrad.tensor.loss import LossMixin
@@ -35,7 +36,8 @@ from glassgrad.uop.uop import UOp
 
 
 @check_arguments
-class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin):
+class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
+             HashMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,
@@ -120,6 +122,10 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     @property
     def shape(self) -> tuple[int, ...]: return self.uop.shape if self._chain else self._storage.value.shape
     @property
+    def max_shape(self) -> tuple[int, ...]:
+        """The largest shape this tensor can have: its shape, since lengths of axes are numbers."""
+        return self.shape
+    @property
     def ndim(self) -> int: return len(self.shape)
     @property
     def device(self) -> str: return self._storage.device or Device.DEFAULT
@@ -155,6 +161,9 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     def numel(self) -> int:
         """The number of elements."""
         return self.uop.size
+    def max_numel(self) -> int:
+        """The number of elements of `max_shape`."""
+        return self.numel()
     def size(self, dim: int | None = None) -> int | tuple[int, ...]:
         """The shape, or the length of one axis."""
         return self.shape if dim is None else self.shape[self._long_axis(dim, "size")]
