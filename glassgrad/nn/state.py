@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from glassgrad.nn.archives import TensorIO, accept_filename, tar_extract, zip_extract  # noqa: F401  (reached as nn.state.tar_extract ...)
 from glassgrad.nn.checkpoints import Expanded, read_checkpoint
 from glassgrad.nn.files import RawTensor, Source, from_tensor, source_name, to_tensor
 from glassgrad.nn.gguf import Packed, read_gguf
