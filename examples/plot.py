@@ -1,38 +1,29 @@
-"""A curve as a PNG file, with nothing but zlib and NumPy."""
-import struct
-import zlib
-
+"""A curve as a PNG file, drawn with Pillow."""
 import numpy as np
+from PIL import Image, ImageDraw
 
-WIDTH, HEIGHT, MARGIN = 640, 320, 16
+WIDTH, HEIGHT, LEFT, MARGIN = 720, 360, 56, 28
+GREY, LIGHT, DARK = (120, 120, 120), (190, 210, 240), (20, 80, 180)
 
 
-def save_curve(path: str, values: list[float], smooth: int = 20) -> None:
-    """Draw `values` (light) and their running mean (dark) from left to right, the largest at the top."""
-    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+def save_curve(path: str, values: list[float], title: str = "loss", smooth: int = 20) -> None:
+    """Draw `values` (light) and the mean of the last `smooth` of them (dark) from left to right, with the numbers along both axes."""
+    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(image)
     values = np.nan_to_num(np.asarray(values, np.float64))
-    if len(values):
-        sums, last = np.concatenate([[0.0], np.cumsum(values)]), np.arange(1, len(values) + 1)
-        mean = (sums[last] - sums[np.maximum(last - smooth, 0)]) / np.minimum(last, smooth)
-        low, high = min(values.min(), 0.0), max(values.max(), 1e-9)
-        image[HEIGHT - MARGIN, MARGIN:-MARGIN] = image[MARGIN:-MARGIN, MARGIN] = 160
-        for line, color, thick in ((values, (190, 210, 240), 0), (mean, (20, 80, 180), 1)):
-            across = np.arange(MARGIN, WIDTH - MARGIN)
-            y = np.interp(np.linspace(0, len(line) - 1, len(across)), np.arange(len(line)), line)
-            rows = (HEIGHT - MARGIN - (y - low) / (high - low) * (HEIGHT - 2 * MARGIN)).astype(int)
-            for x, a, b in zip(across, rows, [rows[0], *rows[:-1]], strict=True): image[min(a, b):max(a, b) + 1 + thick, x] = color
-    save_png(path, image)
+    low, high = min(values.min(initial=0.0), 0.0), max(values.max(initial=0.0), 1e-9)
+    right, bottom = WIDTH - MARGIN, HEIGHT - MARGIN
 
+    def place(i, value): return LEFT + i / max(len(values) - 1, 1) * (right - LEFT), bottom - (value - low) / (high - low) * (bottom - MARGIN)
 
-def save_png(path: str, image: np.ndarray) -> None:
-    """Write a uint8 image (height, width, 3) as PNG."""
-    height, width, _ = image.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], 1).tobytes()
-    with open(path, "wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-        for kind, data in (
-            (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-            (b"IDAT", zlib.compress(rows, 9)),
-            (b"IEND", b""),
-        ):
-            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+    for value in np.linspace(low, high, 5):
+        _, y = place(0, value)
+        draw.line((LEFT, y, right, y), (230, 230, 230))
+        draw.text((LEFT - 8, y), f"{value:.3g}", GREY, anchor="rm")
+    for i in np.linspace(0, max(len(values) - 1, 0), 5).astype(int): draw.text((place(i, low)[0], bottom + 8), str(i), GREY, anchor="mt")
+    draw.text((LEFT, MARGIN - 10), f"{title} by step", GREY, anchor="lb")
+    last = np.arange(1, len(values) + 1)
+    sums, first = np.concatenate([[0.0], np.cumsum(values)]), np.maximum(last - smooth, 0)
+    mean = (sums[last] - sums[first]) / (last - first)
+    for line, color, thick in ((values, LIGHT, 1), (mean, DARK, 2)): draw.line([place(i, y) for i, y in enumerate(line)], color, thick)
+    image.save(path)

@@ -88,4 +88,4 @@ def test_plot(monkeypatch, tmp_path, values):
     importlib.import_module("plot").save_curve(str(tmp_path / "x.png"), values)
     image = pytest.importorskip("PIL.Image", reason="Pillow is absent").open(tmp_path / "x.png")
     image.load()
-    assert image.size == (640, 320)
+    assert image.size == (720, 360)
