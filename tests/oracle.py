@@ -145,6 +145,7 @@ RULES: dict[Op, Callable[..., Any]] = {
     Ops.LEAF: lambda n, x: x,
     Ops.CONTIGUOUS: lambda n, x: x,
     Ops.DETACH: lambda n, x: x,
+    Ops.SURROGATE: lambda n, x, y: x,
     Ops.COPY: lambda n, x: x,
     Ops.RESHAPE: lambda n, x: x.reshape(n.arg),
     Ops.EXPAND: lambda n, x: np.broadcast_to(x, n.arg),

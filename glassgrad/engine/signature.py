@@ -1,7 +1,7 @@
 """Signature: the structure of a graph, without the identities in it. Graphs of one signature share one recipe.
 
-One linear walk numbers the nodes and lists what each is made of; no node is built. LEAF and DETACH, which mean something to gradients
-only, count as their source, and a node that has been realized as a view of its memory.
+One linear walk numbers the nodes and lists what each is made of; no node is built. LEAF, DETACH and SURROGATE, which mean something to gradients
+only, count as their (first) source, and a node that has been realized as a view of its memory.
 """
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from glassgrad.uop.errors import UsageError
 from glassgrad.uop.ops import BufferArg, KeyArg, Ops, VarArg
 from glassgrad.uop.uop import UOp
 
-_BUFFER, _KEY, _BIND, _VAR, _LEAF, _DETACH, _CONST = Ops.BUFFER, Ops.KEY, Ops.BIND, Ops.VAR, Ops.LEAF, Ops.DETACH, Ops.CONST
+_BUFFER, _KEY, _BIND, _VAR, _CONST, _SURROGATE = Ops.BUFFER, Ops.KEY, Ops.BIND, Ops.VAR, Ops.CONST, Ops.SURROGATE
+_MARKERS = frozenset((Ops.LEAF, Ops.DETACH, Ops.SURROGATE))
 
 
 class Signature(NamedTuple):
@@ -59,7 +60,7 @@ def sign(roots: Sequence[UOp], context: tuple = ()) -> Signature:
             continue
         src = n.src
         if src and op is not _BIND:
-            if len(src) == 1:
+            if len(src) == 1 or op is _SURROGATE:
                 if src[0] not in order:
                     stack.append(src[0])
                     continue
@@ -69,7 +70,7 @@ def sign(roots: Sequence[UOp], context: tuple = ()) -> Signature:
                     todo.reverse()
                     stack += todo
                     continue
-            if op is _LEAF or op is _DETACH:
+            if op in _MARKERS:
                 order[n] = order[src[0]]
                 stack.pop()
                 continue
@@ -105,7 +106,7 @@ def normalise(roots: Sequence[UOp], signature: Signature) -> list[UOp]:
             buf = n if op is _BUFFER else n.memory
             leaf = UOp(_BUFFER, buf.dtype, (), BufferArg(slots[buf], buf.arg.size, buf.arg.device))
             memo[n] = leaf if buf is n else leaf.reshape(n.shape)
-        elif op is _LEAF or op is _DETACH: memo[n] = memo[n.src[0]]
+        elif op in _MARKERS: memo[n] = memo[n.src[0]]
         elif op is _KEY: memo[n] = UOp(_KEY, n.dtype, (), KeyArg(0, numbers[n]))
         elif op is _BIND:
             var = n.src[0].arg

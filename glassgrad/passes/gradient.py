@@ -174,13 +174,14 @@ def _scatter(n: UOp, g: UOp) -> Grads:
     share = g / count
     return hit.where(share, 0), None, hits.where(_gathered(share, index, a), 0)
 
+def _surrogate(n: UOp, g: UOp) -> Grads: return None, g
 def _mulacc(n: UOp, g: UOp) -> Grads: return g * n.src[1], g * n.src[0], g
 
 
 RULES: dict[Op, Callable[[UOp, UOp], Grads]] = {
     Ops.LEAF: _identity, Ops.CONTIGUOUS: _identity, Ops.RESHAPE: _reshape, Ops.PERMUTE: _permute, Ops.FLIP: _flip, Ops.PAD: _pad, Ops.SHRINK: _shrink,
     Ops.EXPAND: _expand, Ops.UNFOLD: _unfold, Ops.FOLD: _fold, Ops.CAT: _cat, Ops.COPY: _copy, Ops.REDUCE: _reduce, Ops.SCAN: _scan_rule,
-    Ops.GATHER: _gather, Ops.SCATTER: _scatter, Ops.MULACC: _mulacc,
+    Ops.GATHER: _gather, Ops.SCATTER: _scatter, Ops.MULACC: _mulacc, Ops.SURROGATE: _surrogate,
 }
 
 

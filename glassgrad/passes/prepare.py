@@ -1,7 +1,7 @@
 """Prepare: what stands in a tensor graph for the user's sake goes, and what one kernel could not do well is split.
 
 in:      TENSOR form
-out:     TENSOR form without LEAF, DETACH and BIND; sorts on native keys; long reductions to few values in two steps
+out:     TENSOR form without LEAF, DETACH, SURROGATE and BIND; sorts on native keys; long reductions to few values in two steps
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def drop_markers(sink: UOp, target: Target) -> UOp:
     memo: dict[UOp, UOp] = {}
     for n in sink.toposort():
         src = tuple(memo[s] for s in n.src)
-        if n.op in (Ops.LEAF, Ops.DETACH, Ops.BIND): memo[n] = src[0]
+        if n.op in (Ops.LEAF, Ops.DETACH, Ops.SURROGATE, Ops.BIND): memo[n] = src[0]
         elif n.op is Ops.SORT and src[0].dtype.is_float and src[0].dtype not in target.dtypes:
             memo[n] = n.replace(src=(src[0].cast(compute_dtype(src[0].dtype)),))
         else: memo[n] = n if src == n.src else n.replace(src=src)

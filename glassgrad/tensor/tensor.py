@@ -341,6 +341,19 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
     def detach(self) -> Tensor:
         """The same values without gradient."""
         return self._new(UOp(Ops.DETACH, self.dtype, (self.uop,))) if self.dtype.is_float else self._new(self.uop)
+    def with_gradient_of(self, y: Tensor) -> Tensor:
+        """These values with the gradient of `y`, whose values are never computed: a straight-through estimator, or a derivative known in closed form.
+
+        errors:  ShapeError if the shapes differ, DTypeError for other than floats of one dtype
+
+        >>> x = Tensor([0.3, 1.6])
+        >>> x.round().with_gradient_of(x).sum().gradient(x)[0].tolist()
+        [1.0, 1.0]
+        """
+        if y.shape != self.shape: raise ShapeError(f"with_gradient_of of {self.shape} and {y.shape}\n  the shapes must be equal")
+        if not self.dtype.is_float or y.dtype is not self.dtype:
+            raise DTypeError(f"with_gradient_of of {self.dtype.short} and {y.dtype.short}\n  both must be the same floats")
+        return self._new(UOp(Ops.SURROGATE, self.dtype, (self.uop, y.uop)), y)
     def clone(self) -> Tensor:
         """The same values in a variable of its own: writes to either are not seen by the other. Gradients flow through."""
         t = self._new(leaf(self.uop))

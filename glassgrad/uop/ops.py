@@ -160,6 +160,7 @@ add_op("SORT", "sort", 1, "the int32 indices that sort an axis, stable", shape=_
 add_op("CONTIGUOUS", "identity", 1, "a value that is stored as it stands; arg: why", shape=_same)
 add_op("STAGE", "identity", -1, "value kept in scratch; arg: the axes shared with the kernel's loops; in a kernel: value, *ranges, read by LOAD", shape=lambda src, arg: src[0].shape)
 add_op("DETACH", "identity", 1, "a value without gradient", shape=_same)
+add_op("SURROGATE", "identity", 2, "the first value with the gradient of the second, which is never computed", shape=_same)
 add_op("COPY", "copy", 1, "a value moved to the device named by arg", shape=_same)
 add_op("SINK", "effect", -1, "several roots", shape=_scalar)
 

@@ -241,3 +241,14 @@ def test_a_view_of_a_leaf_that_lives_is_no_leaf():
     first = x[0]
     (first * 3 + x[1]).backward()
     assert x.grad.tolist() == [3.0, 1.0] and first.grad is None
+
+
+def test_surrogate():
+    """The value of one, the gradient of the other, which is not computed."""
+    x = Tensor([1.0, -2.0])
+    y = x.sign().with_gradient_of(x * 3)
+    assert y.tolist() == [1, -1]
+    (d,) = (y * Tensor([1.0, 10.0])).sum().gradient(x)
+    assert d.tolist() == [3, 30]
+    never = Tensor.zeros(1 << 40)
+    assert (Tensor([5.0]).with_gradient_of(never.max().reshape(1))).tolist() == [5]
