@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, prepare, scratch, tile
+from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, prepare, scratch, tile, windows
 from glassgrad.passes.kernels import KernelCall
 from glassgrad.rewrite import driver, trace
 from glassgrad.target.program import Param, Program
@@ -39,6 +39,7 @@ def rules(rule_set: Any) -> Callable[[UOp, Target], UOp]:
 
 TENSOR_FLOW = (
     Pass("drop markers", "identities and detach marks would keep equal values apart", prepare.drop_markers, "TENSOR"),
+    Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there", windows.fold_to_windows, "TENSOR"),
     Pass("simplify shapes", "every needless view costs index arithmetic in a kernel", rules(algebra.shapes), "TENSOR"),
     Pass("split long reductions", "one core would sum alone while the others wait", prepare.split_reductions, "TENSOR"),
     Pass("choose stores", "every value is stored once, staged in a kernel or recomputed: somebody must say which", fuse.choose_stores, "TENSOR"),

@@ -85,6 +85,18 @@ def reduce_work(n: UOp, cost: dict[UOp, int], stored: set[UOp]) -> int:
     return min(1 << 40, math.prod(n.src[0].shape[a] for a in n.arg.axes) * (at_hand(n.src[0], cost, stored) + 1))
 
 
+def is_contraction(n: UOp) -> bool:
+    """Whether a reduction multiplies values that are repeated along some axis, so that its operands are read again and again."""
+    x = n.src[0]
+    while x.op in (Ops.CAST, Ops.RESHAPE, Ops.PERMUTE): x = x.src[0]
+    return x.op is Ops.MUL and any(s.op is Ops.EXPAND for s in x.src)
+
+
+def is_split(i: UOp) -> bool:
+    """Whether an index takes a loop apart, by division or remainder."""
+    return any(n.op in (Ops.CDIV, Ops.CMOD) for n in toposort((i,)))
+
+
 class Chooser:
     """The walk's state: who wants what, what was decided, and why."""
 
@@ -179,6 +191,8 @@ class Chooser:
         evals = [self.evaluations(w) for w in wants]
         recompute = per_element * sum(evals)
         if work:
+            if work * size > PARALLEL_WORK and is_contraction(n) and any(is_split(i) for w in wants for i in w.idx):
+                return "no tile could follow the index at which it is wanted", None
             if (why := self.not_here(n, wants, evals, work)) is not None:
                 stage = self.stage_axes(n, wants)
                 return (None, stage) if stage is not None else (why, None)
