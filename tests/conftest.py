@@ -1,7 +1,8 @@
-"""What every test shares: names of cases that are the same in every process, and no cache of an earlier run."""
+"""What every test shares: the form of every graph is checked after every pass, names of cases are the same in every process."""
 import os
 import tempfile
 
+os.environ.setdefault("CHECK", "1")
 os.environ.setdefault("CACHE", os.path.join(tempfile.gettempdir(), f"glassgrad-tests-{os.getuid() if hasattr(os, 'getuid') else 0}"))
 
 

@@ -113,7 +113,9 @@ def _access(n: UOp) -> str | None:
     if base_of(buf).op not in (Ops.PARAM, Ops.SCRATCH): return "its first source must be a PARAM, a SCRATCH, or AFTER of one"
     if not idx.dtype.is_int: return "its index must be an int"
     value = n.src[2].dtype if store else n.dtype
-    if value.scalar is not buf.dtype.scalar: return f"the buffer has elements of {buf.dtype.short}, the value is {value.short}"
+    # a device that lacks a type of floats reads and writes their bits
+    as_bits = buf.dtype.is_float and value.is_unsigned and value.bits == buf.dtype.bits
+    if value.scalar is not buf.dtype.scalar and not as_bits: return f"the buffer has elements of {buf.dtype.short}, the value is {value.short}"
     if idx.dtype.lanes not in (1, value.lanes): return f"{idx.dtype.lanes} indices for {value.lanes} lanes"
     gate = n.src[2 + store:]
     return "its gate must be bool, one or one a lane" if gate and not _is_mask(gate[0].dtype, value) else None
