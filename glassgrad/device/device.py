@@ -41,6 +41,7 @@ class DeviceBase:
     A subclass sets `target`, and overrides what its hardware does differently; `module.DEVICE` names the class for the registry.
     """
     target: Target
+    is_hardware = True               # how fast it runs is worth knowing; False for what imitates a machine or only holds data
     is_host = False                  # its memory can be read through `as_memoryview` without a copy
 
     def __init__(self, name: str) -> None:

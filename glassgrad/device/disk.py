@@ -13,7 +13,7 @@ from glassgrad.uop.errors import DeviceError
 class DiskDevice(DeviceBase):
     """One file. Handles are memoryviews of its map. A buffer longer than the file makes the file longer (or makes it)."""
 
-    is_host = True
+    is_host, is_hardware = True, False
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

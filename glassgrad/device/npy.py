@@ -13,7 +13,7 @@ from glassgrad.uop.errors import DeviceError, UsageError
 class NpyDevice(DeviceBase):
     """Handles are memoryviews of bytes."""
 
-    is_host = True
+    is_host, is_hardware = True, False
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -11,6 +11,7 @@ from glassgrad.target.program import Program
 
 class NullDevice(DeviceBase):
     """Renders for a fixed AVX2 machine, so that what it shows does not depend on the host."""
+    is_hardware = False
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -15,7 +15,7 @@ from glassgrad.uop.ops import np
 
 class PythonDevice(DeviceBase):
     """Handles are memoryviews of bytes; a binary is the LINEAR form itself."""
-    is_host = True
+    is_host, is_hardware = True, False
 
     @property
     def target(self) -> Target: return python_target()         # grows when the user adds ops and dtypes

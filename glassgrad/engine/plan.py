@@ -16,6 +16,7 @@ from glassgrad.device.device import Device, DeviceBase, Launch, Slot
 from glassgrad.engine import cache, check, debug
 from glassgrad.engine.context import CHECK, DEBUG, VIZ, code_key
 from glassgrad.engine.counters import GlobalCounters
+from glassgrad.engine.limits import limits_of
 from glassgrad.engine.memory import ALIGN_BYTES, Life, MemoryPlan, plan_memory
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
@@ -125,6 +126,7 @@ class Plan:
         if record.recorder is not None:
             record.recorder.ran(self.record())
             record.recorder.memory(time.perf_counter(), device.memory.used, device.name, self.rows[-1].name if self.rows else "")
+            if (limits := limits_of(device)) is not None: record.recorder.device(device.name, **limits._asdict())
         for row, launch in zip(self.rows, self._launches(), strict=True):
             unit = self.units[row.unit]
             bufs = [offset(handles[b.index], b.offset) for b in launch.bufs]
@@ -138,7 +140,10 @@ class Plan:
             end = time.perf_counter()
             GlobalCounters.kernel_count += 1
             asked = [sites[s - self.inputs] for s in row.bufs if self.inputs <= s < self.inputs + len(sites)]
-            debug.kernel_ran(row.name, device.name, start, end, unit.bytes, unit.flops, [*filter(None, asked), *row.sites], unit.recorded)
+            limits = limits_of(device) if DEBUG.value >= 2 else None
+            least = limits.least_seconds(unit.flops, unit.bytes) if limits is not None else 0.0
+            note = f"{least / max(end - start, least):4.0%} of limit" if least else ""
+            debug.kernel_ran(row.name, device.name, start, end, unit.bytes, unit.flops, [*filter(None, asked), *row.sites], unit.recorded, note)
             if checking is not None: checking()
 
     def _views(self, row: Row, known: list[Buffer], arena: Buffer | None) -> list[Buffer]:

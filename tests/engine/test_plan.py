@@ -11,6 +11,7 @@ from glassgrad.device.device import Device
 from glassgrad.engine import cache, plan
 from glassgrad.engine.context import Context
 from glassgrad.engine.counters import GlobalCounters
+from glassgrad.engine.limits import limits_of
 from glassgrad.engine.plan import Plan
 from glassgrad.engine.realize import forget_everything, realize, recipe_for
 from glassgrad.engine.signature import sign
@@ -140,3 +141,12 @@ def test_check_compares_with_the_reference_device(cold, monkeypatch):
     wrong.units[-1] = plan_of(two_kernels(x) + 5).units[-1]
     with Context(CHECK=2), pytest.raises(CompilerBug, match=r"CHECK: kernel .* differs from the reference device in 12 of 12 elements"):
         wrong.run([x.src[0].memory])
+
+
+def test_the_limits_of_a_device_are_measured_where_there_is_hardware(capfd, cold):
+    limits = limits_of(CPU)
+    assert limits.flops > 1e8 and limits.bandwidth > 1e8
+    assert limits.least_seconds(limits.flops, 0) == limits.least_seconds(0, limits.bandwidth) == 1
+    assert limits_of(Device["NULL"]) is None and limits_of(Device["PYTHON"]) is None
+    with Context(DEBUG=2): realize(array(X).exp() + 1)
+    assert "% of limit" in capfd.readouterr().err

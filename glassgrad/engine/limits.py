@@ -1,0 +1,66 @@
+"""Limits: how fast a device can compute and move memory at best, measured once a machine by two small programs and kept on disk.
+
+What a kernel must at least take follows from them; beside the measured time (DEBUG=2, VIZ) it shows which kernels are worth a look.
+"""
+from __future__ import annotations
+
+import functools
+import json
+import time
+from typing import NamedTuple
+
+from glassgrad import flow
+from glassgrad.device.device import Device, DeviceBase, Launch, Slot
+from glassgrad.uop.dtype import dtypes
+from glassgrad.uop.ops import BufferArg, Ops
+from glassgrad.uop.uop import UOp
+
+CHAINS, LENGTH = 8, 8        # independent multiply-adds on each element: as many as the units have in flight; enough to hide its load and store
+COMPUTE_SIZE = 1 << 17       # elements; in and out they fit a last-level cache
+COPY_BYTES = 64 << 20        # at least, and two last-level caches, in and out each
+MEASURE_S = 0.05
+
+
+class Limits(NamedTuple):
+    """float32 operations and bytes a second, with all threads."""
+    flops: float
+    bandwidth: float
+    def least_seconds(self, flops: float, nbytes: float) -> float:
+        """What work of this size takes at best: computing and moving overlap."""
+        return max(flops / self.flops, nbytes / self.bandwidth)
+
+
+@functools.cache
+def limits_of(device: DeviceBase) -> Limits | None:
+    """The limits of a device; None for one that only imitates hardware or holds data."""
+    if not device.is_hardware or not device.target.ops: return None
+    found = Device.keep(f"limits {device.target.key}", lambda: json.dumps(_measure(device)).encode())
+    return Limits(*json.loads(found))
+
+
+def _measure(device: DeviceBase) -> Limits:
+    size = max(COPY_BYTES, 2 * device.target.llc_bytes) // 4
+    x, y = (UOp(Ops.BUFFER, dtypes.float32, (), BufferArg(0, n, device.name)) for n in (COMPUTE_SIZE, size))
+    chains = [x + i for i in range(CHAINS)]
+    for i in range(LENGTH): chains = [c * (0.5 + i / 64) + 0.25 for c in chains]      # different numbers: nothing can be factored out
+    flops = (2 * CHAINS * LENGTH + 2 * CHAINS - 1) * COMPUTE_SIZE
+    return Limits(flops / _fastest(device, sum(chains[1:], chains[0]), COMPUTE_SIZE), 8 * size / _fastest(device, -y, size))
+
+
+def _fastest(device: DeviceBase, value: UOp, size: int) -> float:
+    """Seconds of the kernel that computes `value`, of `size` float32, from a buffer of as many; the best of several runs."""
+    call, = flow.schedule(UOp.sink(value), device.target)
+    program = flow.lower(call.ast, device.target, call.name)
+    prog = device.load(program.name, device.compile(program, device.render(program)))
+    replay = device.graph([Launch(prog, tuple(map(Slot, call.bufs)), (), program.grid, program.local)])
+    handles, best = [device.alloc(4 * size) for _ in range(2)], float("inf")
+    device.copyin(handles[0], memoryview(bytes(4 * size)))
+    replay.run(handles)                                                   # touches the memory for the first time
+    device.synchronize()
+    until = time.perf_counter() + MEASURE_S
+    while (start := time.perf_counter()) < until:
+        replay.run(handles)
+        device.synchronize()
+        best = min(best, time.perf_counter() - start)
+    for handle in handles: device.free(handle, 4 * size)
+    return max(best, 1e-9)
