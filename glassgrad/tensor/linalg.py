@@ -10,7 +10,7 @@ from glassgrad.tensor.arguments import operand, tensors
 from glassgrad.tensor.elementwise import broadcast_shapes
 from glassgrad.tensor.reduce import reduce
 from glassgrad.uop.dtype import DType, promote, sum_dtype, to_dtype
-from glassgrad.uop.errors import DTypeError, ShapeError
+from glassgrad.uop.errors import ShapeError
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -93,27 +93,6 @@ class LinalgMixin:
         """
         xs = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
         return _einsum(formula, tensors(xs, f"einsum {formula!r}"), dtype)
-
-    def qr(self) -> tuple[Tensor, Tensor]:
-        """(q, r) with q @ r = x, q orthonormal, r upper triangular: Householder, one reflection a column."""
-        if self.ndim < 2: raise ShapeError(f"qr of {self.shape}\n  there must be at least two axes")
-        if not self.dtype.is_float: raise DTypeError(f"qr of {self.shape} {self.dtype.short}\n  try: x.float()")
-        n, m = self.shape[-2:]
-        cls = type(self)
-        r, q = self, cls.eye(n, dtype=self.dtype).expand(*self.shape[:-2], n, n)
-        rows = cls.arange(n)
-        for i in range(min(n - 1, m)):
-            below = rows >= i
-            x = below.where(r[..., i], 0.0)
-            norm = x.square().sum(-1, keepdim=True).sqrt()
-            head = x[..., i:i + 1]
-            s = (head < 0).where(-1.0, 1.0)
-            v = x + (rows == i).where(s * norm, 0.0)
-            size = v.square().sum(-1, keepdim=True)
-            v, tau = v.unsqueeze(-1), (size == 0).where(0.0, 2.0 / (size == 0).where(1.0, size)).unsqueeze(-1)
-            r = r - v @ (v.mT @ r) * tau
-            q = q - (q @ v) @ v.mT * tau
-        return q, r.triu()
 
 
 def _matmul_text(x: Any, w: Any) -> str:

@@ -24,6 +24,7 @@ from glassgrad.tensor.hash import HashMixin
 from glassgrad.tensor.index import IndexMixin
 from glassgrad.tensor.linalg import LinalgMixin
 from glassgrad.tensor.loss import LossMixin
+from glassgrad.tensor.matrix import MatrixMixin
 from glassgrad.tensor.movement import MovementMixin
 from glassgrad.tensor.random import RandomMixin
 from glassgrad.tensor.reduce import ReduceMixin
@@ -37,7 +38,7 @@ from glassgrad.uop.uop import UOp
 
 @check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
-             HashMixin):
+             HashMixin, MatrixMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,
