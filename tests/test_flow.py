@@ -107,7 +107,7 @@ def test_the_plan_states_its_peak():
     """What is said before running is what is taken: inputs, results and one arena."""
     x = data(1000)
     y = x
-    for _ in range(6): y = (y + 1).contiguous()
+    for _ in range(6): y = (y.flip(0) + 1).contiguous()
     gc.collect()
     GlobalCounters.reset()
     before = GlobalCounters.mem_used

@@ -1,7 +1,7 @@
 """Choose stores: every value is either stored once, kept in a row of scratch inside one kernel, or computed where it is wanted.
 
 in:      TENSOR form, a SINK of the values to store
-out:     TENSOR form: each stored value stands under CONTIGUOUS(arg=reason), each staged one under STAGE(arg=axes shared with the kernel)
+out:     TENSOR form: each stored value stands under CONTIGUOUS(arg=reason and kernel), each staged one under STAGE(arg=axes shared with the kernel)
 source:  the walk over indices is our own; the three choices are Halide's compute_root, compute_at and inline (PLDI 2013)
 
 Consumers come before producers: when a value is reached, every place that wants it is known, as an index over the loops of some
@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from glassgrad.passes.share import Facts, share_kernels
 from glassgrad.passes.views import TRUE, ZERO, Demand, Index, demands, is_disjoint, new_range
 from glassgrad.target.target import Target
-from glassgrad.uop.ops import Ops
+from glassgrad.uop.ops import Ops, StoreArg
 from glassgrad.uop.uop import UOp, substitute, toposort
 
 STORE_COST = 10          # vector operations that one element's way to memory and back is worth
@@ -107,6 +108,8 @@ class Chooser:
         self.wants: dict[UOp, dict[Want, None]] = {n: {} for n in self.order}
         self.reasons: dict[UOp, str] = {}
         self.stages: dict[UOp, tuple[int, ...]] = {}
+        self.loops: dict[UOp, tuple[UOp, ...]] = {}      # of each stored value's kernel
+        self.facts: dict[UOp, Facts] = {}
         self.counter = [0]
         self.memo: dict[UOp, frozenset[UOp]] = {}
         self.min_parallel = 1024 if target.has_grid else 4
@@ -115,21 +118,29 @@ class Chooser:
     def choose(self) -> Chooser:
         """Decide for every value."""
         forced = {s: "it is a result" for s in self.sink.src}
+        long = set(self.long)
         for n in self.long: forced[n] = f"its chain of operations would make a kernel of more than {MAX_COST}"
         for n in self.order:
             if n.op in ALWAYS_STORED: forced.setdefault(n, ALWAYS_STORED[n.op])
             if n.op is Ops.CONTIGUOUS: forced.setdefault(n, n.arg or "contiguous() was asked for")
             if n.op is Ops.SORT and stored_under(n.src[0]) is None: forced.setdefault(n.src[0], "sorting reads it many times")
         for n in reversed(self.order):
-            if n is self.sink or n.op.kind == "leaf" and n not in forced: continue
+            if n is self.sink: continue
             wants = list(self.wants[n])
+            if n.op is Ops.BUFFER: self.note_reads(n, wants)
+            if n.op.kind == "leaf" and n not in forced: continue
             reason = forced.get(n)
             stage = None
             if reason is None and wants: reason, stage = self.decide(n, wants)
             if reason is not None:
                 self.reasons[n] = reason
+                self.note_reads(n, wants)
                 axes = tuple(new_range(self.counter, m) for m in n.shape)
-                wants = [Want(n, axes, TRUE, tuple(r for r in axes if r is not ZERO))]
+                self.loops[n] = tuple(r for r in axes if r is not ZERO)
+                value = n.src[0] if n.op is Ops.CONTIGUOUS else n
+                total = n.size * max(reduce_work(value, self.cost, self.stored), self.cost[value])
+                self.facts[n] = Facts(work=self.cost[value] if n not in long else MAX_COST, total=total, alone=value.op in ALWAYS_STORED)
+                wants = [Want(n, axes, TRUE, self.loops[n])]
             elif stage is not None:
                 self.stages[n] = stage
                 root, idx, gate, loops = wants[0]
@@ -137,16 +148,31 @@ class Chooser:
                 shared = {idx[a] for a in stage}
                 loops = (*(r for r in loops if r in shared), *(r for a, r in enumerate(axes) if a not in stage and r is not ZERO))
                 wants = [Want(root, axes, TRUE, loops)]
+            if reduce_work(n, self.cost, self.stored):
+                for root in {w.root: None for w in wants}:
+                    self.facts[root].sums += 1
+                    self.facts[root].contractions += is_contraction(n)
             for want in wants: self.pass_on(n, want)
         return self
+
+    def note_reads(self, n: UOp, wants: list[Want]) -> None:
+        """Memory is read by the kernels that want it, at the very element they compute or elsewhere."""
+        for w in wants:
+            reads = self.facts[w.root].reads
+            aligned = w.gate is TRUE and tuple(i for i in w.idx if i is not ZERO) == self.loops[w.root]
+            reads[n] = reads.get(n, True) and aligned
 
     def mark(self) -> UOp:
         """The graph with the decisions in it."""
         table: dict[UOp, UOp] = {}
+        numbers = share_kernels([n for n in self.order if n in self.reasons], self.facts, set(self.sink.src))
         for n in self.order:
             src = tuple(table[s] for s in n.src)
             new = n if src == n.src else n.replace(src=src)
-            if n in self.reasons: new = new.replace(arg=self.reasons[n]) if n.op is Ops.CONTIGUOUS else _mark(Ops.CONTIGUOUS, new, self.reasons[n])
+            if n in self.reasons and n not in numbers: new = new.src[0] if n.op is Ops.CONTIGUOUS else new
+            elif n in self.reasons:
+                arg = StoreArg(self.reasons[n], numbers[n])
+                new = new.replace(arg=arg) if n.op is Ops.CONTIGUOUS else _mark(Ops.CONTIGUOUS, new, arg)
             elif n in self.stages: new = _mark(Ops.STAGE, new, self.stages[n])
             table[n] = new
         return table[self.sink]
@@ -155,7 +181,9 @@ class Chooser:
         """Tell the sources of `n` that this want makes them wanted: inside the loops that `n` is computed in, the others are outside."""
         if n.op.kind == "leaf": return
         want = want._replace(loops=want.loops[:self.depth(want)])
-        if n.op is Ops.SORT: wanted = []
+        if n.op is Ops.SORT:
+            self.facts[n].reads[stored_under(n.src[0]) or n.src[0]] = False
+            wanted = []
         elif n.op is Ops.SCAN: wanted = [Demand(n.src[0], want.idx, want.gate)]
         elif n.op is Ops.SCATTER:
             base, index, x = n.src

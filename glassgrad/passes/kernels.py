@@ -1,7 +1,8 @@
-"""Cut kernels: one launch for every stored value, written as loads, loops and one store.
+"""Cut kernels: one launch for the stored values of each kernel, written as loads, loops and stores.
 
-in:      TENSOR form with stores marked (CONTIGUOUS) and stages marked (STAGE)
-out:     KERNEL form: per kernel a SINK of END(STORE(PARAM, index, value), *loops); PARAM 0 is the output
+in:      TENSOR form with stores marked (CONTIGUOUS, with the kernel's number) and stages marked (STAGE)
+out:     KERNEL form: per kernel a SINK of END(STORE(PARAM, index, value), *loops), or of END(SINK(STORE, ...), *loops); the first PARAMs
+         are the outputs
 """
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from glassgrad.passes.algebra import simplify
 from glassgrad.passes.fuse import stored_under
 from glassgrad.passes.views import INDEX, TRUE, ZERO, Demand, Index, both, demands, flatten, new_range
 from glassgrad.uop.dtype import DType, dtypes
-from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg
+from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg, StoreArg
 from glassgrad.uop.uop import UOp, substitute
 
 
@@ -20,7 +22,7 @@ from glassgrad.uop.uop import UOp, substitute
 class KernelCall:
     """One launch of a schedule.
 
-    `bufs` are graph slots in the order of the kernel's buffer params (the first is the output), `vals` the numbers of the random keys
+    `bufs` are graph slots in the order of the kernel's buffer params (the outputs come first), `vals` the numbers of the random keys
     and variables in the order of its value params; `new_slots` are the slots this call fills: slot -> (elements, dtype).
     """
     ast: UOp
@@ -45,29 +47,75 @@ def cut_kernels(sink: UOp) -> list[KernelCall]:
         if s not in slots:
             slots[s] = free
             free += 1
-    calls: list[KernelCall] = []
+    kernels: dict[int, list[UOp]] = {}
     for n in order:
         if n.op is not Ops.CONTIGUOUS: continue
         if n not in slots:
             slots[n] = free
             free += 1
-        calls.append(_Cutter(n, slots).call())
-    return calls
+        kernels.setdefault(n.arg.kernel, []).append(n)
+    return in_order([_Cutter(roots, slots).call() for roots in kernels.values()], {slots[s] for s in sink.src})
+
+
+def in_order(calls: list[KernelCall], results: set[int]) -> list[KernelCall]:
+    """The calls in an order in which they can run: depth first, but what frees at least the memory it takes runs as soon as it can."""
+    nbytes = {slot: 0 if slot in results else size * dtype.itemsize for c in calls for slot, (size, dtype) in c.new_slots.items()}
+    maker = {slot: i for i, c in enumerate(calls) for slot in c.new_slots}
+    reads = [tuple(dict.fromkeys(s for s in c.bufs if s in maker and s not in c.new_slots)) for c in calls]
+    readers: dict[int, list[int]] = {slot: [] for slot in maker}
+    for i, slots in enumerate(reads):
+        for s in slots: readers[s].append(i)
+    waits = [len(slots) for slots in reads]
+    left = {s: len(users) for s, users in readers.items()}
+    done = [False] * len(calls)
+    order: list[KernelCall] = []
+
+    def saves(i: int) -> bool:
+        freed = sum(nbytes[s] for s in reads[i] if left[s] == 1)
+        return not done[i] and not waits[i] and freed >= sum(nbytes[s] for s in calls[i].new_slots)
+
+    def run(first: int) -> None:
+        todo = [first]
+        while todo:
+            i = todo.pop()
+            if i != first and not saves(i): continue
+            done[i] = True
+            order.append(calls[i])
+            for s in calls[i].new_slots:
+                for j in readers[s]: waits[j] -= 1
+                todo += readers[s]
+            for s in reads[i]:
+                left[s] -= 1
+                if left[s] == 1: todo += [j for j in readers[s] if not done[j]]
+    for i in range(len(calls)):
+        stack = [i]
+        while stack:
+            j = stack[-1]
+            missing = [maker[s] for s in reads[j] if not done[maker[s]]] if not done[j] else []
+            if missing: stack += reversed(missing)
+            else:
+                stack.pop()
+                if not done[j]: run(j)
+    return order
 
 
 def _tell_apart(sink: UOp) -> UOp:
     """Each result has a buffer of its own, also one that turned out to be the same value as another (x and x.T.T)."""
     if len(set(sink.src)) == len(sink.src): return sink
     out: list[UOp] = []
-    for i, s in enumerate(sink.src): out.append(UOp(Ops.CONTIGUOUS, s.dtype, (s,), f"result {i} has the value of another") if s in out else s)
+    free = 1 + max(n.arg.kernel for n in sink.toposort() if n.op is Ops.CONTIGUOUS)
+    for i, s in enumerate(sink.src):
+        out.append(UOp(Ops.CONTIGUOUS, s.dtype, (s,), StoreArg(f"result {i} has the value of another", free + i)) if s in out else s)
     return UOp.sink(*out)
 
 
 class _Cutter:
-    """Writes one kernel: `expr` lowers the value wanted at an index, once per (node, index, gate)."""
+    """Writes one kernel: `lower` gives the value wanted at an index, once per (node, index, gate)."""
 
-    def __init__(self, root: UOp, slots: dict[UOp, int]) -> None:
-        self.root, self.slots = root, slots
+    def __init__(self, roots: list[UOp], slots: dict[UOp, int]) -> None:
+        self.roots, self.slots = roots, slots
+        self.made: dict[UOp, tuple[UOp, UOp]] = {}       # what this kernel stores: its place and its value
+        self.memo: dict[tuple[UOp, Index, UOp], UOp] = {}
         self.params: dict[UOp, UOp] = {}
         self.bufs: list[int] = []
         self.vals: list[int] = []
@@ -86,22 +134,32 @@ class _Cutter:
         return self.params[n]
 
     def call(self) -> KernelCall:
-        root, n = self.root, self.root.src[0]
-        out = self.param(root, "buffer", n.size)
-        if n.op is Ops.SORT: effect = self.sort(n, out)
-        elif n.op is Ops.SCATTER: effect = self.scatter(n, out)
+        outs = [self.param(root, "buffer", root.size) for root in self.roots]
+        n = self.roots[0].src[0]
+        if n.op is Ops.SORT: effect = self.sort(n, outs[0])
+        elif n.op is Ops.SCATTER: effect = self.scatter(n, outs[0])
         else:
-            idx = tuple(new_range(self.counter, m) for m in n.shape)
-            at = flatten(idx, n.shape)
-            if n.op is Ops.SCAN:
-                axis = idx[n.arg.axes[0]]
-                value = self.lower(n.src[0], idx, TRUE)
-                if axis is not ZERO: value = UOp(Ops.SCAN, n.dtype, (value, axis), n.arg)
-                self.note(n)
-            else: value = self.lower(n, idx, TRUE)
-            effect = end(store(out, at, value), idx)
-        sites = tuple(self.sites)
-        return KernelCall(self.numbered(self.closed_once(UOp.sink(effect))), tuple(self.bufs), tuple(self.vals), {self.slots[root]: (n.size, n.dtype)}, self.name(n), root.arg, sites)
+            loops = tuple(r for m in n.shape if (r := new_range(self.counter, m)) is not ZERO)
+            stores = [self.stored(root, out, loops) for root, out in zip(self.roots, outs)]
+            effect = end(stores[0] if len(stores) == 1 else UOp.sink(*stores), loops)
+        ast = self.numbered(self.closed_once(UOp.sink(effect)))
+        reason = "; ".join(dict.fromkeys(root.arg.reason for root in self.roots))
+        new_slots = {self.slots[root]: (root.size, root.dtype) for root in self.roots}
+        return KernelCall(ast, tuple(self.bufs), tuple(self.vals), new_slots, self.name(n), reason, tuple(self.sites))
+
+    def stored(self, root: UOp, out: UOp, loops: Index) -> UOp:
+        """The store of one value at the kernel's loops; axes of length 1 have none."""
+        n, rest = root.src[0], iter(loops)
+        idx = tuple(ZERO if m == 1 else next(rest) for m in n.shape)
+        if n.op is Ops.SCAN:
+            axis = idx[n.arg.axes[0]]
+            value = self.lower(n.src[0], idx, TRUE)
+            if axis is not ZERO: value = UOp(Ops.SCAN, n.dtype, (value, axis), n.arg)
+            self.note(n)
+        else: value = self.lower(n, idx, TRUE)
+        at = flatten(idx, n.shape)
+        self.made[root] = at, value
+        return store(out, at, value)
 
     def closed_once(self, sink: UOp) -> UOp:
         """Two reductions over one range (a sum that was merged into another, and is wanted by itself too) get a range each."""
@@ -132,7 +190,7 @@ class _Cutter:
 
     def lower(self, n: UOp, idx: Index, gate: UOp) -> UOp:
         """The kernel expression for `n` at `idx` under `gate`; iterative, since chains may be very deep."""
-        memo: dict[tuple[UOp, Index, UOp], UOp] = {}
+        memo = self.memo
         plans: dict[tuple[UOp, Index, UOp], list[Demand]] = {}
         stack = [(n, idx, gate)]
         while stack:
@@ -170,8 +228,11 @@ class _Cutter:
 
     def leaf(self, n: UOp, idx: Index, gate: UOp) -> UOp | None:
         if n.op is Ops.CONST: return n
-        if n.op is Ops.CONTIGUOUS and n is not self.root or n.op is Ops.BUFFER:
-            return load(self.param(n, "buffer", n.size), flatten(idx, n.shape), gate)
+        if n in self.made:
+            at, value = self.made[n]
+            if flatten(idx, n.shape) is not at: raise CompilerBug(f"kernels: a value is read elsewhere in the kernel that stores it: {n.arg.reason}")
+            return value
+        if n.op is Ops.CONTIGUOUS or n.op is Ops.BUFFER: return load(self.param(n, "buffer", n.size), flatten(idx, n.shape), gate)
         if n.op is Ops.IOTA: return simplify(idx[0].cast(n.dtype))
         if n.op in (Ops.KEY, Ops.VAR): return self.param(n, "value", 1)
         return None

@@ -82,6 +82,9 @@ class VarArg(NamedTuple):
 class UnfoldArg(NamedTuple):
     """Sliding windows over `axis`: window o reads positions o*stride + k*dilation, k < size; `length` is the axis' full length."""
     axis: int; size: int; stride: int; dilation: int; length: int
+class StoreArg(NamedTuple):
+    """Why a value is stored, and the number of the kernel that does it: values with the same number share one."""
+    reason: str; kernel: int
 class ReduceArg(NamedTuple):
     """`op` is ADD, MUL, MAX or MIN; `axes` are reduced away (empty in a kernel: there the ranges are sources)."""
     op: Op; axes: tuple[int, ...]
@@ -157,7 +160,7 @@ add_op("GATHER", "index", 2, "out[.., i, ..] = x[.., index[.., i, ..], ..] along
        shape=lambda src, arg: src[1].shape)
 add_op("SCATTER", "index", 3, "base, then base[.., index[.., i, ..], ..] op= x[.., i, ..]; index and x have one shape", shape=_same)
 add_op("SORT", "sort", 1, "the int32 indices that sort an axis, stable", shape=_same)
-add_op("CONTIGUOUS", "identity", 1, "a value that is stored as it stands; arg: why", shape=_same)
+add_op("CONTIGUOUS", "identity", 1, "a value that is stored as it stands; arg: why, or a StoreArg", shape=_same)
 add_op("STAGE", "identity", -1, "value kept in scratch; arg: the axes shared with the kernel's loops; in a kernel: value, *ranges, read by LOAD", shape=lambda src, arg: src[0].shape)
 add_op("DETACH", "identity", 1, "a value without gradient", shape=_same)
 add_op("SURROGATE", "identity", 2, "the first value with the gradient of the second, which is never computed", shape=_same)
