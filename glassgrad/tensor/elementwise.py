@@ -167,7 +167,7 @@ def _softplus(x: UOp) -> UOp:
 
 def _tan(x: UOp) -> UOp: return x.sin() / x.cos()
 
-def _atan(x: UOp) -> UOp:
+def atan(x: UOp) -> UOp:
     """Cephes' atan: the argument brought to [-0.66, 0.66], then a rational function."""
     low = x < 0
     a = low.where(-x, x)
@@ -186,11 +186,11 @@ def _poly(x: UOp, coefficients: tuple[float, ...]) -> UOp:
     for c in coefficients[1:]: out = out * x + c if out.op is not Ops.CONST or out.arg != 1 else x + c
     return out
 
-def _asin(x: UOp) -> UOp: return _atan(x / ((1 - x) * (x + 1)).sqrt())
+def _asin(x: UOp) -> UOp: return atan(x / ((1 - x) * (x + 1)).sqrt())
 def _acos(x: UOp) -> UOp:
     low = x < 0                                        # acos(-x) = pi - acos(x)
     a = low.where(-x, x)
-    r = _atan(((1 - a) / (a + 1)).sqrt()) * 2
+    r = atan(((1 - a) / (a + 1)).sqrt()) * 2
     return low.where(math.pi - r, r)
 
 def _sinh(x: UOp) -> UOp:
@@ -491,7 +491,7 @@ class ElementwiseMixin:
     def tan(self) -> Tensor: return self._map(_tan, True)
     def asin(self) -> Tensor: return self._map(_asin, True)
     def acos(self) -> Tensor: return self._map(_acos, True)
-    def atan(self) -> Tensor: return self._map(_atan, True)
+    def atan(self) -> Tensor: return self._map(atan, True)
     def sinh(self) -> Tensor: return self._map(_sinh, True)
     def cosh(self) -> Tensor: return self._map(_cosh, True)
     def tanh(self) -> Tensor: return self._map(lambda x: x.alu(Ops.TANH))

@@ -206,9 +206,9 @@ class IndexMixin:
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The slices at these places of an axis."""
         return self[(slice(None),) * self._axis(dim) + (index,)]
-    def take(self, index: Tensor) -> Tensor:
-        """The elements at these places of the flat tensor."""
-        return self.flatten()[index]
+    def take(self, index: Tensor, axis: int | None = None) -> Tensor:
+        """The elements at these places of the flat tensor, or the slices at these places of an axis."""
+        return self.flatten()[index] if axis is None else self[(slice(None),) * self._long_axis(axis, "take") + (index,)]
     def scatter(self, dim: int, index: Tensor, src: Any, reduce: str | None = None) -> Tensor:
         """A copy with out[.., index[.., i, ..], ..] = src[.., i, ..]; reduce="add" or "multiply" combines. The last of equal indices counts.
 

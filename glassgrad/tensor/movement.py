@@ -116,11 +116,16 @@ class MovementMixin:
         if order: order[a], order[b] = order[b], order[a]
         return self.permute(*order)
     def swapaxes(self, dim0: int, dim1: int) -> Tensor: return self.transpose(dim0, dim1)
-    def movedim(self, source: int, destination: int) -> Tensor:
-        """One axis moved to another place, the others in order. A view."""
-        order = list(range(self.ndim))
-        order.insert(self._axis(destination), order.pop(self._axis(source)))
-        return self.permute(*order)
+    def movedim(self, source: Any, destination: Any) -> Tensor:
+        """Axes moved to other places, the others in order. A view.
+
+        errors:  IndexError_ if not every axis named has one place of its own
+        """
+        a, b = ([self._axis(d) for d in (v if isinstance(v, (tuple, list)) else (v,))] for v in (source, destination))
+        if len(set(a)) != len(a) or len(set(b)) != len(b) or len(a) != len(b):
+            raise IndexError_(f"movedim of {self.shape} from {source} to {destination}\n  every axis must have one place of its own")
+        goal, rest = dict(zip(b, a)), iter([i for i in range(self.ndim) if i not in a])
+        return self.permute(*[goal[i] if i in goal else next(rest) for i in range(self.ndim)])
     @property
     def T(self) -> Tensor:
         """The axes in reverse order (of a matrix: its transpose). A view."""

@@ -4,16 +4,16 @@ Sums accumulate in `sum_dtype`: small ints in 32 bits, small floats in float32. 
 """
 from __future__ import annotations
 
-import functools
 import math
 from typing import TYPE_CHECKING, Any
 
+from glassgrad.tensor.arguments import operand
 from glassgrad.tensor.creation import iota
 from glassgrad.tensor.elementwise import detach
 from glassgrad.tensor.movement import cut_axis
 from glassgrad.tensor.storage import fill
 from glassgrad.uop.dtype import DType, dtypes, sum_dtype, to_dtype
-from glassgrad.uop.errors import DTypeError, ShapeError, UsageError
+from glassgrad.uop.errors import ShapeError, UsageError
 from glassgrad.uop.ops import Op, Ops, ReduceArg, SortArg
 from glassgrad.uop.uop import UOp
 
@@ -298,24 +298,29 @@ class ReduceMixin:
         if x.dtype.is_bool: x = x.cast(dtypes.uint8)
         if x.shape[a] <= 1 or not x.size: return fill(UOp.const(dtypes.int32, 0), x.shape)
         return UOp(Ops.SORT, dtypes.int32, (x,), SortArg(a, descending))
-    def unique(self) -> Tensor:
-        """The different values in order. Their number is read from the values, so this computes."""
-        x = self.flatten().sort()[0]
-        if x.shape[0] < 2: return x
-        new = type(self)([True]).cat(x[1:] != x[:-1])
-        return x[new]
-    def searchsorted(self, values: Tensor, side: str = "left") -> Tensor:
-        """Where `values` would be inserted into this sorted vector to keep it sorted."""
-        if self.ndim != 1: raise ShapeError(f"searchsorted in {self.shape}\n  it must be a sorted vector")
+    def searchsorted(self, values: Any, side: str = "left", sorter: Tensor | None = None) -> Tensor:
+        """Where `values` would be inserted into this sorted axis to keep it sorted (int32): before equal elements, or behind them ("right").
+
+        shapes:  (n,) with values of any shape, or (..., n) with values (..., k); the result has the shape of values
+        errors:  ShapeError if the leading axes differ, UsageError for another side
+
+        >>> Tensor([1, 3, 5]).searchsorted(Tensor([3, 4])).tolist()
+        [1, 2]
+        """
         if side not in ("left", "right"): raise UsageError(f"searchsorted with side={side!r}\n  try: 'left' or 'right'")
-        v = values.unsqueeze(-1)
-        return ((self < v) if side == "left" else (self <= v)).sum(-1)
-    def bincount(self, minlength: int = 0) -> Tensor:
-        """How often each int from 0 to the largest occurs. The largest is read, so this computes."""
-        if not self.dtype.is_int: raise DTypeError(f"bincount of {self.shape} {self.dtype.short}\n  only ints are counted")
-        n = functools.reduce(max, [minlength, int(self.max().item()) + 1 if self.numel() else 0])
-        cls = type(self)
-        return cls.zeros(n, dtype=dtypes.int32).scatter_reduce(0, self.flatten(), cls.ones(self.numel(), dtype=dtypes.int32), "sum")
+        v = operand(type(self), values, self, "searchsorted")
+        if not self.ndim or self.ndim > 1 and self.shape[:-1] != v.shape[:-1]:
+            raise ShapeError(f"searchsorted of {v.shape} in {self.shape}\n  it must be a sorted vector, or have the leading axes of the values")
+        x = self if sorter is None else self.gather(-1, sorter)
+        # halving: the numbers known to stand before grow by 2**k where the element there still belongs before
+        n = x.shape[-1]
+        found, row = v.zeros_like(dtype=dtypes.int32), x if x.ndim == 1 else None
+        for k in reversed(range(n.bit_length())):
+            at = found + ((1 << k) - 1)
+            there = row[at.clamp(0, n - 1)] if row is not None else x.gather(-1, at.clamp(0, n - 1))
+            before = (there < v) if side == "left" else (there <= v) | v.isnan()
+            found = ((at < n) & before).where(at + 1, found).contiguous()
+        return found
 
 
 def _logsumexp(x: UOp, axes: tuple[int, ...], keepdim: bool) -> UOp:

@@ -57,6 +57,10 @@ class Storage:
         return self._value
     @value.setter
     def value(self, value: UOp) -> None: self._value, self.held = value, None
+    @property
+    def is_known(self) -> bool:
+        """Whether a node stands for the value."""
+        return self._value is not None
     def hold(self, held: engine.Held) -> None:
         """Rebind to what a replay computed."""
         self._value, self.held = None, held

@@ -16,7 +16,9 @@ from glassgrad.engine import realize as engine
 from glassgrad.passes.gradient import device_of
 from glassgrad.passes.gradient import gradient as differentiate
 from glassgrad.tensor import host, storage
+from glassgrad.tensor.aliases import add_aliases
 from glassgrad.tensor.arguments import check_arguments
+from glassgrad.tensor.arrange import ArrangeMixin
 from glassgrad.tensor.conv import ConvMixin
 from glassgrad.tensor.creation import CreationMixin
 from glassgrad.tensor.elementwise import ElementwiseMixin
@@ -28,6 +30,8 @@ from glassgrad.tensor.matrix import MatrixMixin
 from glassgrad.tensor.movement import MovementMixin
 from glassgrad.tensor.random import RandomMixin
 from glassgrad.tensor.reduce import ReduceMixin
+from glassgrad.tensor.special import SpecialMixin
+from glassgrad.tensor.statistics import StatisticsMixin
 from glassgrad.tensor.storage import Step, Storage, fill, identified, is_constant, leaf, read_chain, stamp, user_site, write_chain
 from glassgrad.uop import bits
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
@@ -36,9 +40,10 @@ from glassgrad.uop.ops import Ops, np
 from glassgrad.uop.uop import UOp
 
 
+@add_aliases
 @check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
-             HashMixin, MatrixMixin):
+             HashMixin, MatrixMixin, SpecialMixin, ArrangeMixin, StatisticsMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,

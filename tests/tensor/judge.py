@@ -55,3 +55,32 @@ def data(*shape: int, lo: float = -2, hi: float = 2, seed: int = 0, dtype: str =
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     return rng.uniform(lo, hi, shape).astype(dtype)
+
+
+def gives(ours: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    """The device computes `expected`: an array, a tensor of torch's, or several."""
+    if isinstance(expected, (tuple, list)):
+        assert len(ours) == len(expected)
+        for x, y in zip(ours, expected):
+            gives(x, y, rtol, atol)
+        return
+    expected = expected.detach().numpy() if isinstance(expected, torch.Tensor) else np.asarray(expected)
+    found = ours.numpy() if isinstance(ours, Tensor) else np.asarray(ours)
+    assert found.shape == expected.shape, f"shape {found.shape}, expected {expected.shape}"
+    np.testing.assert_allclose(found, expected, rtol, atol)
+
+
+def slopes(f: Callable, g: Callable, *arrays: np.ndarray, rtol: float = 1e-4, atol: float = 1e-5, twice: bool = False) -> None:
+    """The gradient of f on our tensors means what torch finds for g; with `twice` the second one too. Nothing is compiled for it."""
+    xs, ys = [Tensor(a) for a in arrays], [torch.tensor(a, requires_grad=True) for a in arrays]
+    out, want = f(*xs), g(*ys)
+    weights = np.random.default_rng(7).uniform(-1, 1, tuple(want.shape)).astype(want.detach().numpy().dtype)
+    found = (out * Tensor(weights)).sum().gradient(*xs)
+    expected = torch.autograd.grad((want * torch.tensor(weights)).sum(), ys, create_graph=twice, allow_unused=True)
+    for d, e, y in zip(evaluate(*[d.uop for d in found]), expected, ys):
+        np.testing.assert_allclose(d, np.zeros(y.shape) if e is None else e.detach().numpy(), rtol, atol, err_msg="gradient")
+    if twice:
+        again = sum((d * d).sum() for d in found).gradient(*xs)
+        expected = torch.autograd.grad(sum((e * e).sum() for e in expected), ys, allow_unused=True)
+        for d, e, y in zip(evaluate(*[d.uop for d in again]), expected, ys):
+            np.testing.assert_allclose(d, np.zeros(y.shape) if e is None else e.detach().numpy(), rtol, atol, err_msg="second gradient")
