@@ -13,6 +13,7 @@ from typing import Any
 
 from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, prepare, scratch, tile, windows
 from glassgrad.passes.kernels import KernelCall
+from glassgrad.passes.reuse import find_reuses
 from glassgrad.rewrite import driver, trace
 from glassgrad.target.program import Param, Program
 from glassgrad.target.target import Target
@@ -88,7 +89,7 @@ def lower(ast: UOp, target: Target, name: str = "kernel", check: bool = False) -
     outs = tuple(sorted({base(n.src[0]).arg.slot for n in uops if n.op is Ops.STORE and base(n.src[0]).op is Ops.PARAM}))
     ins = tuple(sorted({base(n.src[0]).arg.slot for n in uops if n.op is Ops.LOAD and base(n.src[0]).op is Ops.PARAM}))
     flops, moved = count_work(ast)
-    return Program(name, uops, params, dims[0], dims[1], outs, ins, flops, moved, inplace=bool(set(outs) & set(ins)))
+    return Program(name, uops, params, dims[0], dims[1], outs, ins, flops, moved, find_reuses(uops))
 
 
 def base(buf: UOp) -> UOp:

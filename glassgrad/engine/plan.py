@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from glassgrad import flow
@@ -44,13 +45,13 @@ class Unit:
 
     `prog` is the device's handle, loaded at first use; `recorded` VIZ's number.
     """
-    __slots__ = ("binary", "buffers", "bytes", "flops", "grid", "inplace", "local", "name", "outs", "prog", "recorded", "source")
-    FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "inplace")
+    __slots__ = ("binary", "buffers", "bytes", "flops", "grid", "local", "name", "outs", "prog", "recorded", "reuses", "source")
+    FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "reuses")
 
     def __init__(self, binary: bytes, source: str | None = None, **facts: Any) -> None:
         self.binary, self.source, self.prog, self.recorded = binary, source, None, None
         for name in self.FACTS: setattr(self, name, facts[name])
-        self.grid, self.local, self.outs = tuple(self.grid), tuple(self.local), tuple(self.outs)
+        self.grid, self.local, self.outs, self.reuses = tuple(self.grid), tuple(self.local), tuple(self.outs), tuple(map(tuple, self.reuses))
 
     def facts(self) -> dict[str, Any]: return {name: getattr(self, name) for name in self.FACTS}
 
@@ -77,6 +78,7 @@ class Plan:
         self.flops = sum(self.units[r.unit].flops for r in self.rows)
         self.bytes = sum(self.units[r.unit].bytes for r in self.rows)
         self.out_facts = [(s.size, s.dtype, s.nbytes) for s in self.slots[inputs:inputs + outputs]]
+        self.donors = _find_donors(self)
         self.replay: Any = None
         self.recorded: int | None = None
         self.name = device.name
@@ -88,15 +90,18 @@ class Plan:
         return self.memory.peak_bytes
 
     # ---- running -----------------------------------------------------------------------------------------------------------------
-    def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = ()) -> list[Buffer]:
-        """Run on these inputs and values; gives the outputs. `sites` are the user lines that asked for each output."""
+    def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = (), given: Container[int] = ()) -> list[Buffer]:
+        """Run on these inputs and values; gives the outputs. `sites` are the user lines that asked for each output; the memory of the
+        inputs `given` (their numbers) may be overwritten: an output that can takes it, and the input is left without memory."""
         name, alloc, arena = self.name, self.device.alloc, None
         handles = [b.handle for b in ins]
         outs = []
-        for size, dtype, nbytes in self.out_facts:
-            handle = alloc(nbytes)
+        taken = {o: i for o, i in self.donors.items() if i in given} if given and CHECK.value < 2 else {}
+        for k, (size, dtype, nbytes) in enumerate(self.out_facts):
+            handle = handles[taken[k]] if k in taken else alloc(nbytes)
             handles.append(handle)
             outs.append(Buffer(name, size, dtype, handle=handle))
+        for i in taken.values(): ins[i].release()
         if self.memory.peak_bytes:
             arena = Buffer(name, self.memory.peak_bytes, dtypes.uint8)
             handles.append(arena.handle)
@@ -198,6 +203,23 @@ class Plan:
         return Plan(device, data["inputs"], data["outputs"], [SlotFacts(n, to_dtype(d)) for n, d in data["slots"]], units, rows, memory)
 
 
+def _find_donors(plan: Plan) -> dict[int, int]:
+    """For outputs (by number): the input whose memory they can take, since nothing reads it afterwards. No input is taken twice."""
+    last: dict[int, int] = {}
+    for step, row in enumerate(plan.rows):
+        for s in row.bufs: last[s] = step
+    found: dict[int, int] = {}
+    for step, row in enumerate(plan.rows):
+        pairs = plan.units[row.unit].reuses
+        choices = Counter(out for out, _ in pairs)
+        for out, source in sorted(pairs, key=lambda pair: choices[pair[0]]):      # those with few choices first
+            o, i = row.bufs[out] - plan.inputs, row.bufs[source]
+            is_whole = plan.slots[i].nbytes == plan.slots[row.bufs[out]].nbytes
+            if not (0 <= o < plan.outputs and i < plan.inputs and last[i] == step and row.bufs.count(i) == 1 and is_whole): continue
+            if o not in found and i not in found.values(): found[o] = i
+    return found
+
+
 def _plan_temporaries(plan: Plan) -> MemoryPlan:
     """Where each temporary lies: alive from the step that writes it to the last that reads it."""
     first: dict[int, int] = {}
@@ -268,11 +290,27 @@ def _make_plan(graph: UOp, device: DeviceBase) -> Plan:
         name = call.name or unit.name
         rows.append(Row(units[id(unit)], tuple(call.bufs), tuple(call.vals), name, call.reason, tuple(call.sites), call.ast))
     if sorted(slots) != list(range(len(slots))): raise CompilerBug(f"schedule: the slots {sorted(slots)} are not numbered without gaps")
+    rows = _delay_updates(rows, programs, inputs, outputs)
     plan = Plan(device, inputs, outputs, [slots[i] for i in range(len(slots))], programs, rows)
     if record.recorder is not None: plan.record()
     debug.say(3, lambda: f"{plan}\n  scheduled and compiled in {debug.seconds(time.perf_counter() - start)}")
     _write_plan(graph, plan)
     return plan
+
+
+def _delay_updates(rows: Sequence[Row], units: Sequence[Unit], inputs: int, outputs: int) -> list[Row]:
+    """A launch that makes only results, of inputs and results alone, waits for the last reader of the inputs that it may then overwrite:
+    a weight is updated when the backward pass is through with it."""
+    readers: dict[int, list[int]] = {}
+    for step, row in enumerate(rows):
+        for k, s in enumerate(row.bufs):
+            if k not in units[row.unit].outs: readers.setdefault(s, []).append(step)
+    late: dict[int, int] = {}
+    for step, row in enumerate(rows):
+        unit, known = units[row.unit], inputs + outputs
+        if max(row.bufs, default=0) >= known or any(row.bufs[o] in readers for o in unit.outs): continue
+        late[step] = max((readers[row.bufs[i]][-1] for _, i in unit.reuses if row.bufs[i] < inputs), default=step)
+    return [rows[step] for step in sorted(range(len(rows)), key=lambda step: (late.get(step, step), step in late))]
 
 
 def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
@@ -309,7 +347,7 @@ def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
         recorder.kernel_end(name)
     unit = Unit(binary, source, name=program.name, grid=program.grid, local=program.local,
                 buffers=sum(p.kind == "buffer" for p in program.params), outs=program.outs, flops=program.flops, bytes=program.bytes,
-                inplace=program.inplace)
+                reuses=program.reuses)
     unit.recorded = number
     disk = _disk(ast, device)
     if disk is not None: disk.put(_key("program", ast, device.target), unit.facts(), [binary])

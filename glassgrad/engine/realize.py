@@ -46,6 +46,10 @@ class Held:
     """A value that is memory and nothing else. Its node is made when someone asks: most results of a replay go straight into the next."""
     __slots__ = ("_node", "buf", "shape")
     def __init__(self, buf: Buffer, shape: tuple[int, ...]) -> None: self.buf, self.shape, self._node = buf, shape, None
+    @property
+    def is_known(self) -> bool:
+        """Whether a node stands for it."""
+        return self._node is not None
     def node(self) -> UOp:
         """The elements of the memory, in this shape."""
         if self._node is None: self._node = shaped(buffer_uop(self.buf), self.shape)

@@ -6,7 +6,7 @@ a recipe of a single plan.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 from glassgrad.device.buffer import Buffer
@@ -57,9 +57,11 @@ class Recipe:
         self.slots = 1 + max([inputs - 1, *(s for step in self.steps for s in (step.outs if isinstance(step, Run) else (step.out,)))])
         self.used = 0
         only = self.steps[0] if len(self.steps) == 1 and isinstance(self.steps[0], Run) else None
-        self.single: Plan | None = None      # the recipe is this plan and nothing else
-        if only is not None and (only.ins, only.vals, only.outs) == (tuple(range(inputs)), tuple(range(len(only.vals))), self.outputs):
-            self.single = only.plan
+        self.single: Plan | None = None      # the recipe is one run of this plan on all inputs and values, as they come
+        self.picks: list[int] | None = None  # and the results are these of its outputs; None: all of them
+        if only is not None and (only.ins, only.vals) == (tuple(range(inputs)), tuple(range(len(only.vals)))):
+            if only.outs == self.outputs: self.single = only.plan
+            elif set(self.outputs) <= set(only.outs): self.single, self.picks = only.plan, [only.outs.index(s) for s in self.outputs]
 
     @property
     def plans(self) -> list[Plan]: return [step.plan for step in self.steps if isinstance(step, Run)]
@@ -68,9 +70,13 @@ class Recipe:
         """Bytes of temporaries alive at once; inputs and outputs come on top."""
         return max((p.peak_bytes for p in self.plans), default=0)
 
-    def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = ()) -> list[Buffer]:
-        """Run all steps; gives one buffer for each root."""
-        if self.single is not None: return self.single.run(ins, vals, sites)
+    def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = (), given: Container[int] = ()) -> list[Buffer]:
+        """Run all steps; gives one buffer for each root. The memory of the inputs `given` may be overwritten (see Plan.run)."""
+        if self.single is not None:
+            if self.picks is None: return self.single.run(ins, vals, sites, given)
+            asked = dict(zip(self.picks, sites, strict=False))
+            made = self.single.run(ins, vals, [asked.get(k) for k in range(self.single.outputs)] if sites else (), given)
+            return [made[k] for k in self.picks]
         slots: list[Any] = [*ins, *[None] * (self.slots - self.inputs)]
         site = dict(zip(self.outputs, sites, strict=False))
         for step in self.steps:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from sys import getrefcount
 from typing import Any, NamedTuple
 
 from glassgrad.device.buffer import Buffer
@@ -13,6 +14,9 @@ from glassgrad.uop.dtype import DType
 from glassgrad.uop.errors import JitError
 from glassgrad.uop.ops import KeyArg, Ops
 from glassgrad.uop.uop import UOp
+
+
+OWN_REFERENCES = 3          # to what one object holds: its own, the variable's that asks, getrefcount's
 
 
 # ---- the structure of a call -------------------------------------------------------------------------------------------------------
@@ -142,6 +146,8 @@ class Capture:
         self.written: list[tuple[int, int]] = []
         self.places: list[tuple[Place, Any]] = []
         self.grads: list[tuple[int, Any]] = []
+        self.dropped: list[Place] = []                   # gradients that are set anew without being read
+        self.donors: list[tuple[int, int]] = []          # (input of the recipe, storage) of what is written, and could be so in place
         self.result: Any = None
         self.world: dict[Any, int | None] = {}           # storages reachable without the arguments -> the argument they are too
         self.shared: set[int] = set()                    # the arguments among these
@@ -170,8 +176,10 @@ class Capture:
         stores = [tensors[s]._storage if s.__class__ is int else s.get()._storage if s.__class__ is Place else s for s in self.sources]
         values: list[engine.Held] = []
         if recipe is not None:
+            for place in self.dropped: place.put(None)
+            given = [k for k, f in self.donors if _is_nobody_elses(stores[f])] if self.donors else ()
             ins = [self._memory(stores, f) if f.__class__ is int else f.memory for f in self.feeds]
-            with engine.lock: outs = recipe.run(ins, self._values(call) if self.values else ())
+            with engine.lock: outs = recipe.run(ins, self._values(call) if self.values else (), (), given)
             values = [engine.Held(buf, shape) for buf, shape in zip(outs, self.shapes)]
         if self.random is not None: self._advance_random()
         for index, root in self.written: stores[index].hold(values[root])
@@ -206,6 +214,14 @@ class Capture:
         is_absolute, seed, counter = self.random  # type: ignore[misc]
         if is_absolute: state.seed, state.counter = seed, counter
         else: state.counter += counter
+
+
+def _is_nobody_elses(store: Any) -> bool:
+    """Whether the memory a storage holds is known to it alone: no node, no array, no other storage."""
+    held = store.held
+    if held is None or store.is_known or held.is_known: return False
+    buf = held.buf
+    return getrefcount(held) == getrefcount(buf) == OWN_REFERENCES and buf.base is None and buf.owner is None
 
 
 def leaf_under(value: UOp) -> UOp | None:

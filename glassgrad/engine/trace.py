@@ -178,7 +178,7 @@ class _Finish:
             if store.trace is self.traced:
                 store.value, store.trace = engine.settled(store.value), None
                 store.is_leaf = store.is_leaf or store.value.dtype.is_float
-        self.watch.forget_grads([t for t in self.watch.grads.owner if self.traced.grad_was_read.get(id(t)) is False])
+        self.watch.forget_grads(list(filter(self.sets_first, self.watch.grads.owner)))
         c = Capture(recipe, self.watch, self.call)
         c.sources = [self.source(t) for t in self.touched]
         c.fixed = [(t.store, t.before.shape, t.before.dtype) for t, s in zip(self.touched, c.sources) if s is t.store]
@@ -186,6 +186,10 @@ class _Finish:
         c.feeds = [leaves.get(b, b) for b in signature.buffers]
         c.values = [n.arg.counter - random.counter if n.op is Ops.KEY and n.arg.seed == random.seed else n for n in signature.values]
         c.shapes = [r.shape for r in self.roots]
+        if recipe is not None and recipe.single is not None:
+            rebound, could = {i for i, _ in self.written}, set(recipe.single.donors.values())
+            c.donors = [(k, f) for k, f in enumerate(c.feeds) if f.__class__ is int and f in rebound and k in could]
+        c.dropped = [place for place, _ in self.places if place.box is self.watch.grads and self.sets_first(place.box.owner[place.at])]
         c.numbers = {var: bound for var, bound in self.traced.numbers.items() if var in self.call.variables}
         c.written, c.places, c.grads = self.written, self.places, self.grads
         c.world = {t._storage: self.call.stores.get(t._storage) for t in self.watch.tensors.values()}
@@ -195,6 +199,10 @@ class _Finish:
         if now.seed != random.seed: c.random = (True, now.seed, now.counter)
         elif now.counter != random.counter: c.random = (False, now.seed, now.counter - random.counter)
         return c
+
+    def sets_first(self, tensor: Any) -> bool:
+        """Whether the function sets this tensor's gradient before it reads it, if ever."""
+        return self.traced.grad_was_read.get(id(tensor)) is False
 
     def source(self, t: Touched) -> Any:
         """Where a replay finds the storage: as an argument, at a place, or always here."""

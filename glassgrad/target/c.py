@@ -136,7 +136,7 @@ class _Writer:
                 out.append(f"const {self.dialect.value} var{p.slot}")
                 continue
             const = "" if nodes.get(p.slot) in written else "const "
-            restrict = "" if self.program.inplace else self.dialect.restrict
+            restrict = self.dialect.restrict if self.program.is_alone(p.slot) else ""
             out.append(f"{self.dialect.pointer}{const}{self.mtype(p.dtype)}*{restrict} data{p.slot}")
         return out
 

@@ -169,8 +169,8 @@ class _Writer:
             *self.declared.values(), f"attributes #0 = {{ noinline nounwind{width} }}", ""])
 
     def pointer_facts(self, slot: int, size: int) -> str:
-        """Distinct slots are distinct memory, unless the program works in place."""
-        facts = "" if self.program.inplace else " noalias"
+        """Distinct slots are distinct memory, unless one may take the place of the other."""
+        facts = " noalias" if self.program.is_alone(slot) else ""
         if not any(m.op is Ops.PARAM and m.arg.slot == slot for m in self.written): facts += " readonly"
         return facts + (f" dereferenceable({size})" if size else "")
 

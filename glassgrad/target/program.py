@@ -25,7 +25,7 @@ class Param(NamedTuple):
 class Program:
     """A kernel as a device gets it.
 
-    `outs` and `ins` are the slots written and read; `inplace` says that a written buffer may be the same memory as one read.
+    `outs` and `ins` are the slots written and read; `reuses` has the pairs of them (written, read) that may be the same memory.
     `grid` counts workgroups (on a CPU grid[0] is the number of gidx0 values), `local` the threads in one.
     """
     name: str
@@ -37,4 +37,8 @@ class Program:
     ins: tuple[int, ...] = ()
     flops: int = 0
     bytes: int = 0
-    inplace: bool = False
+    reuses: tuple[tuple[int, int], ...] = ()
+
+    def is_alone(self, slot: int) -> bool:
+        """Whether no other slot is ever the same memory."""
+        return not any(slot in pair for pair in self.reuses)

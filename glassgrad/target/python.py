@@ -46,7 +46,7 @@ def dump(program: Program) -> bytes:
     rows = [(u.op.name, u.dtype.name, u.dtype.lanes, [number[s] for s in u.src], _dump_arg(u.arg)) for u in number]
     params = [(p.slot, p.kind, p.size, p.dtype.name) for p in program.params]
     return json.dumps({"name": program.name, "grid": program.grid, "local": program.local, "outs": program.outs, "ins": program.ins,
-                       "flops": program.flops, "bytes": program.bytes, "inplace": program.inplace, "params": params, "nodes": rows,
+                       "flops": program.flops, "bytes": program.bytes, "reuses": program.reuses, "params": params, "nodes": rows,
                        "order": [number[u] for u in program.uops]}, separators=(",", ":")).encode()
 
 
@@ -62,7 +62,7 @@ def parse(data: bytes) -> Program:
         nodes.append(UOp(getattr(Ops, op), _dtype(dtype, lanes), tuple([nodes[i] for i in src]), _parse_arg(arg)))
     params = tuple(Param(slot, kind, size, to_dtype(dtype)) for slot, kind, size, dtype in tree["params"])
     return Program(tree["name"], [nodes[i] for i in tree["order"]], params, tuple(tree["grid"]), tuple(tree["local"]),
-                   tuple(tree["outs"]), tuple(tree["ins"]), tree["flops"], tree["bytes"], tree["inplace"])
+                   tuple(tree["outs"]), tuple(tree["ins"]), tree["flops"], tree["bytes"], tuple(map(tuple, tree["reuses"])))
 
 
 def _dtype(name: str, lanes: int) -> DType:

@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
+from glassgrad.device.device import Device
 from glassgrad.engine.context import Context
 from glassgrad.engine.jit import Jit, TinyJit, jit
 from glassgrad.tensor.tensor import Tensor
@@ -533,3 +534,39 @@ def test_a_variable_is_fed_and_its_number_is_a_constant():
     g = jit(lambda x, v: x[0, :int(v)])
     for k in (1, 2, 1): eq(g(Tensor(X), i.bind(k)), X[0, :k])
     assert counts(g) == (2, 1)
+
+
+def test_weights_are_updated_in_place_where_nobody_else_holds_them():
+    n = 1 << 16
+    w, x = Tensor(np.ones(n, np.float32)).realize(), Tensor(np.arange(n, dtype=np.float32) / n).realize()
+    def step(x):
+        loss = ((w - x) ** 2).sum()
+        w.assign((w - 0.5 * loss.gradient(w)[0] * 0.5).detach())
+        return loss
+    f, want = jit(step), np.ones(n, np.float32)
+    def both():
+        nonlocal want
+        f(x)
+        want = want - 0.5 * (want - x.numpy())
+    for _ in range(3): both()
+    memory = Device["CPU"].memory
+    memory.peak, used = memory.used, memory.used
+    both()
+    assert memory.used == used and memory.peak - used < 4 * n, "no second copy of the weights"
+    lazy, view, array = w * 2, w.numpy(), want.copy()      # all of these hold on to the old values
+    both()
+    eq(lazy, array * 2)
+    np.testing.assert_array_equal(view, array)
+    both()
+    np.testing.assert_allclose(w.numpy(), want, rtol=1e-6)
+
+
+def test_an_old_value_that_is_returned_is_kept():
+    w = Tensor(X).realize()
+    def swap(x):
+        old = w * 1
+        w.assign(w + x)
+        return old
+    f, kept = jit(swap), []
+    for k in range(5): kept.append(f(Tensor(np.ones_like(X))))
+    for k, old in enumerate(kept): eq(old, X + k)

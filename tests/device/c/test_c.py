@@ -147,7 +147,7 @@ def test_same_program_same_text() -> None:
 
 def test_restrict_unless_in_place() -> None:
     p = lp.vadd(16)
-    assert "restrict" in render(p, CUDA) and "restrict" not in render(replace(p, inplace=True), CUDA)
+    assert "restrict" in render(p, CUDA) and "restrict" not in render(replace(p, reuses=((0, 1), (0, 2))), CUDA)
 
 
 def test_indices_have_32_bits_where_they_fit() -> None:

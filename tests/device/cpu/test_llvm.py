@@ -392,9 +392,9 @@ def test_casts_to_int_stay_vectors(to):
 
 def test_inplace_program_makes_no_promises():
     k = elementwise("twice", dtypes.float32, (dtypes.float32,), lambda a: a + a, 16, 8)
-    assert "noalias" in render(k.program(), CPU.target) and "noalias" not in render(k.program(inplace=True), CPU.target)
+    assert "noalias" in render(k.program(), CPU.target) and "noalias" not in render(k.program(reuses=((0, 1),)), CPU.target)
     x = np.arange(16, dtype="f")
-    assert run(k, x, x, inplace=True).tolist() == [2.0 * i for i in range(16)]
+    assert run(k, x, x, reuses=((0, 1),)).tolist() == [2.0 * i for i in range(16)]
 
 
 # ---- the text --------------------------------------------------------------------------------------------------------------------
