@@ -38,6 +38,10 @@ quick: setup    ## house rules, rules, ops: a minute
 
 bench: setup    ## side by side with torch, tinygrad and jax: a table and JSON
 	$(BIN)/python -m pip install -q --disable-pip-version-check tinygrad 'jax[cpu]'
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check torch --index-url https://download.pytorch.org/whl/cpu \
+	  || echo "no torch: its column stays empty"
+	@ldconfig -p | grep -q 'libLLVM.so.1[89]\|libLLVM-1[89]' || for p in libllvm19 libllvm18 libllvm17; do \
+	  $(SUDO) apt-get install -y -qq --no-install-recommends $$p >/dev/null 2>&1 && break; done   # for tinygrad's LLVM renderer
 	$(BIN)/python bench/run.py
 
 tour: setup     ## write docs/tour.md anew
