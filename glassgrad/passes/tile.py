@@ -9,6 +9,7 @@ Nothing is searched: a statement (a store, a reduction, a scratch that is filled
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from glassgrad.passes.algebra import simplify
@@ -20,12 +21,19 @@ from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, substitute, toposort
 
 CLOSERS = {Ops.REDUCE, Ops.END}
-FACTORS = (1, 2, 3, 4, 5, 6, 8)
+UNROLL = 8            # turns up to which an innermost loop is written out
+FACTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
 GRAIN = 1 << 15       # operations below which a kernel stays on one thread
 CHUNKS = 16           # pieces of work a parallel kernel offers at least, where its axes allow
 GATHER = 2.5          # what one strided element costs beside one element of a contiguous vector times its lanes
 STREAM = 16           # bytes a cycle that a register tile may ask of the second-level cache
 PANEL_BYTES = 1 << 19
+FAR = 256             # bytes between the rows of an operand that no prefetcher follows
+SHORT = 64            # an output row below this wastes enough of its last tile to be counted on into the next
+PIECES = 8            # of work for each thread that a kernel with panels offers, where its axes allow
+LINE = 16             # elements of a cache line
+REFILL = 8            # tiles that a panel is at least filled for
+FIRST_ROWS = 200      # scratch numbers of tiles that are copied again for each block of panels
 FIRST_PANEL = 100     # scratch numbers of panels: beyond those of staged values
 
 
@@ -75,6 +83,8 @@ class Kernel:
         terms, _ = affine(n.src[1])
         coef = {t: c for t, c in terms.items() if t.op is Ops.RANGE}
         wild: frozenset[UOp] = frozenset().union(*(self.free[t] for t in terms if t.op is not Ops.RANGE))
+        if n.src[0].op is Ops.AFTER:        # scratch has a place for each coordinate of what its values depend on, a SIMD axis innermost
+            for r in self.free[n.src[0]]: coef.setdefault(r, 1)
         return Access(n, {r: c for r, c in coef.items() if r not in wild}, wild)
 
     def _statement(self, n: UOp) -> Statement:
@@ -87,6 +97,10 @@ class Kernel:
             if m in self.accesses: s.accesses.append(self.accesses[m])
             elif m.op.is_alu and m.dtype.is_float: s.flops += m.op.cost
         return s
+
+    def bytes(self, a: Access) -> int:
+        """What an access reads in all, at most."""
+        return math.prod(size(r) for r in self.free[a.node]) * a.node.dtype.itemsize
 
     def new_range(self, n: int, kind: str) -> UOp:
         self.next_id += 1
@@ -104,15 +118,19 @@ def tile(sink: UOp, target: Target) -> UOp:
 
 # ---- merging adjacent axes -------------------------------------------------------------------------------------------------------
 def merge_axes(sink: UOp) -> UOp:
-    """Two axes that every address walks as one become one."""
-    while True:
-        k = Kernel(sink)
-        used = {r for n in k.order if n.op.is_alu and n.dtype is not dtypes.int64 for s in n.src if s.dtype is dtypes.int64 for r in k.free[s]}
-        pair = next((p for s in k.statements for p in zip(s.own, s.own[1:]) if p[0] not in used and p[1] not in used and _walks_as_one(k, *p)), None)
-        if pair is None: return sink
-        outer, inner = pair
-        merged = k.new_range(size(outer) * size(inner), inner.arg.kind)
-        sink = replace_axes(sink, {outer: UOp.const(dtypes.int64, 0), inner: merged})
+    """Adjacent axes that every address walks as one become one."""
+    k = Kernel(sink)
+    used = {r for n in k.order if n.op.is_alu and n.dtype is not dtypes.int64 for s in n.src if s.dtype is dtypes.int64 for r in k.free[s]}
+    table: dict[UOp, UOp] = {}
+    for s in k.statements:
+        runs: list[list[UOp]] = [[r] for r in s.own[:1]]
+        for outer, inner in zip(s.own, s.own[1:]):
+            if outer.arg.kind == inner.arg.kind and used.isdisjoint((outer, inner)) and _walks_as_one(k, outer, inner): runs[-1].append(inner)
+            else: runs.append([inner])
+        for run in runs:
+            if len(run) == 1 or run[0] in table: continue
+            table |= {r: UOp.const(dtypes.int64, 0) for r in run[:-1]} | {run[-1]: k.new_range(math.prod(map(size, run)), run[-1].arg.kind)}
+    return replace_axes(sink, table) if table else sink
 
 
 def _walks_as_one(k: Kernel, outer: UOp, inner: UOp) -> bool:
@@ -157,7 +175,8 @@ def lane_cost(s: Statement, lane: UOp | None, target: Target) -> float:
         return s.trips * (max(len(s.accesses), 1) + s.flops)
     lanes = lane_width(size(lane), target)
     waste = math.ceil(size(lane) / lanes) * lanes / size(lane)
-    per = sum({0: 0.7, 1: 1.0}.get(a.step(lane), GATHER * lanes) if (c := a.step(lane)) is not None else GATHER * 1.3 * lanes for a in s.accesses) + s.flops
+    steps = {0: 0.7, 1: 1.0, 2: 3.0, None: GATHER * 1.3 * lanes}
+    per = sum(steps.get(a.step(lane), GATHER * lanes) for a in s.accesses) + s.flops
     cost = s.trips * waste * max(per, 0.5) / lanes
     if s.node.op is Ops.REDUCE and lane in s.own:
         cost += math.prod(size(r) for r in s.free) * 2.5 * math.log2(lanes)
@@ -174,34 +193,118 @@ def best_lane(s: Statement, axes: tuple[UOp, ...], target: Target) -> tuple[floa
 
 def registers_and_lanes(sink: UOp, target: Target) -> UOp:
     """Choose the SIMD axes, then register tiles for what is reused or long."""
+    if sink.src[0].op is not Ops.END: return own_lanes(sink, target)
     k = Kernel(sink)
-    root = next(s for s in k.statements if s.node is k.root) if k.root.op is Ops.END else None
-    if root is None: return own_lanes(sink, target)
+    best = make_plan(k, target)
+    if best.cost > 1.15 * least_cycles(k, target) and (flat := flat_output(k)) is not None:
+        best = min(best, make_plan(Kernel(flat), target), key=lambda p: p.cost)
+    return own_lanes(best.apply(target), target)
 
-    def total(lane: UOp | None) -> float:
-        cost = 0.0
-        for s in k.statements:
-            if lane is not None and lane in s.axes:
-                packed = panel_cost(s, lane, target)
-                cost += min(lane_cost(s, lane, target), packed) if packed is not None else lane_cost(s, lane, target)
-            else: cost += best_lane(s, s.own if s is not root else (), target)[0] * (thrash(s, target) if is_contraction(s) else 1)
-        return cost
-    options = [(total(r), -i, r) for i, r in enumerate(root.own) if size(r) > 1] + [(total(None), 1, None)]
-    lane = min(options, key=lambda o: o[:2])[2]
-    tile_of: dict[UOp, int] = {}
-    panels: list[UOp] = []
-    for s in sorted((s for s in k.statements if is_contraction(s)), key=lambda s: -s.trips):
-        own = lane if lane in s.axes else best_lane(s, s.own, target)[1]
-        tile_of |= register_tile(s, own, target, tile_of)
-        if lane in s.axes: panels += [a.node for a in s.accesses if wants_panel(a, s, lane, tile_of, target)]
-    table = {r: split_over(k, r, f, "UPCAST") for r, f in tile_of.items() if r is not lane}
-    if lane is not None:
-        vectors = tile_of.get(lane, 1) if any(is_contraction(s) and lane in s.free for s in k.statements) else elementwise_vectors(k, lane, target)
-        table[lane] = split_lane(k, lane, vectors, target)
-    memo: dict[UOp, UOp] = dict(table)
-    sink = replace_axes(sink, memo)
-    if panels: sink = stage_panels(sink, [memo[n] for n in panels])
-    return own_lanes(sink, target)
+
+def lines_across(k: Kernel, lane: UOp) -> UOp | None:
+    """The axis along which cache lines lie that vectors along `lane` only touch one element of: it is walked by lines."""
+    for a in k.accesses.values():
+        step = a.step(lane)
+        if step is None or abs(step) * a.node.src[0].dtype.itemsize < FAR: continue
+        for r in k.root.src[1:]:
+            if a.step(r) == 1 and size(r) >= 2 * LINE: return r
+    return None
+
+
+def least_cycles(k: Kernel, target: Target) -> float:
+    """What the contractions of a kernel take if every tile is full and nothing waits."""
+    return sum(s.trips for s in k.statements if is_contraction(s)) / target.lanes / 2
+
+
+@dataclass
+class Plan:
+    """What a kernel's axes become: the SIMD axis of its store, register tiles, panels, and the cycles that is thought to take."""
+    kernel: Kernel
+    cost: float
+    lane: UOp | None
+    tiles: dict[UOp, int]
+    panels: list[UOp]
+    rows: list[UOp]
+    unrolled: list[UOp]
+
+    def apply(self, target: Target) -> UOp:
+        """The kernel with those axes split."""
+        k, lane = self.kernel, self.lane
+        table = {r: split_over(k, r, f, "UPCAST") for r, f in self.tiles.items() if r is not lane}
+        table |= {r: k.new_range(size(r), "UNROLL") for r in self.unrolled}
+        block = across = None
+        if lane is not None:
+            tiled = any(is_contraction(s) and lane in s.free for s in k.statements)
+            across = lines_across(k, lane) if len(k.statements) == 1 else None
+            if across is not None: table[across] = split_over(k, across, LINE, "LOOP")
+            vectors = self.tiles.get(lane, 1) if tiled else 1 if across is not None else elementwise_vectors(k, lane, target)
+            table[lane], block = split_lane(k, lane, vectors, target, self.block(vectors, target))
+        memo: dict[UOp, UOp] = dict(table)
+        sink = replace_axes(k.sink, memo)
+        if across is not None:        # the steps within a line go innermost
+            within = min((r for r in table[across].toposort() if r.op is Ops.RANGE), key=lambda r: r.arg.id)
+            root = sink.src[0]
+            sink = sink.replace(src=(root.replace(src=(root.src[0], *sorted(root.src[1:], key=lambda r: r is within))),))
+        if not self.panels: return sink
+        return merge_axes(stage_panels(sink, [memo[n] for n in self.panels], [memo[n] for n in self.rows], block, target))
+
+    def block(self, vectors: int, target: Target) -> int:
+        """How many tiles along the SIMD axis share what a tile of the other operand brings near: as many panels as half of L2 holds."""
+        k, lane, most = self.kernel, self.lane, 1 << 30
+        if lane is None or not self.panels: return 1
+        count = math.ceil(size(lane) / (lane_width(size(lane), target) * vectors))
+        for n in self.panels:
+            a = k.accesses[n]
+            axes = [r for r in k.free[n] if r is not lane]
+            depth = math.prod(size(r) if r.arg.kind == "REDUCE" else self.tiles.get(r, 1) for r in axes)
+            most = min(most, target.l2_bytes // 2 // (depth * vectors * lane_width(size(lane), target) * a.node.dtype.itemsize))
+        other = max((k.bytes(a) for s in k.statements if is_contraction(s) for a in s.accesses if not a.depends(lane)), default=0)
+        if most < 2 or other < target.l2_bytes // 2 or sum(lane in s.axes for s in k.statements) > 2: return 1
+        return min(range(min(most, count), 0, -1), key=lambda b: (round(math.ceil(count / b) * b / count, 2), -b))
+
+
+def flat_output(k: Kernel) -> UOp | None:
+    """The kernel of a contraction whose last two output axes are counted as one: no tile ends at the end of a short row.
+
+    What an operand reads is then no affine function of the axis: it is staged, or read element by element.
+    """
+    store = k.accesses.get(k.root.src[0])
+    if store is None or not any(is_contraction(s) for s in k.statements): return None
+    own = [r for r in k.root.src[1:] if r.op is Ops.RANGE]
+    frees = [k.free[s.node] for s in k.statements]
+    for outer, inner in zip(own[-2::-1], own[:0:-1]):
+        if store.wild or store.coef.get(outer, 0) != size(inner) * store.coef.get(inner, 0) or size(inner) >= SHORT: continue
+        if any((outer in f) != (inner in f) for f in frees): continue
+        flat = k.new_range(size(outer) * size(inner), "LOOP")
+        return replace_axes(k.sink, {outer: flat // size(inner), inner: flat % size(inner)})
+    return None
+
+
+def make_plan(k: Kernel, target: Target) -> Plan:
+    """The cheapest SIMD axis of a kernel's store with what goes with it."""
+    root = next(s for s in k.statements if s.node is k.root)
+    inner = sorted((s for s in k.statements if is_contraction(s)), key=lambda s: -s.trips)
+    plain = [s for s in k.statements if s not in inner]
+
+    def plan(lane: UOp | None) -> Plan:
+        cost = sum(lane_cost(s, lane, target) if lane is not None and lane in s.axes
+                   else best_lane(s, s.own if s is not root else (), target)[0] for s in plain)
+        tiles: dict[UOp, int] = {}
+        panels: list[UOp] = []
+        rows: list[UOp] = []
+        unrolled: list[UOp] = []
+        for s in inner:
+            own = lane if lane in s.axes else best_lane(s, s.own, target)[1]
+            cycles, tile = register_tile(s, own, target, tiles)
+            tiles |= tile
+            cost += cycles * (1.0 if lane in s.axes else thrash(s, target))
+            if lane is None or lane not in s.free: continue
+            panels += [a.node for a in s.accesses if wants_panel(a, s, lane, tiles, target)]
+            rows += [a.node for a in s.accesses
+                     if a.step(lane) == 0 and may_stage(a, s) and is_far(a, s, all) and any(r in tiles for r in a.coef)]
+            if chain(s, [a for a in s.accesses if a.node not in panels])[1] > 1: unrolled.append(s.own[-1])
+        return Plan(k, cost, lane, tiles, panels, rows, unrolled)
+    return min((plan(r) for r in (*(r for r in reversed(root.own) if size(r) > 1), None)), key=lambda p: p.cost)
 
 
 def thrash(s: Statement, target: Target) -> float:
@@ -215,125 +318,176 @@ def is_contraction(s: Statement) -> bool:
         and any(not a.depends(r) for r in s.free if r.arg.kind == "LOOP" and size(r) > 1 for a in s.accesses)
 
 
-def split_over(k: Kernel, r: UOp, factor: int, kind: str) -> UOp:
+def split_over(k: Kernel, r: UOp, factor: int, kind: str, around: str = "") -> UOp:
     """r as outer*factor + inner; the last tile starts early where the factor does not divide, so no edge needs a mask."""
     n = size(r)
     if factor <= 1: return r
     if factor >= n: return k.new_range(n, kind)
     inner, count = k.new_range(factor, kind), math.ceil(n / factor)
-    outer = k.new_range(count, r.arg.kind)
+    outer = k.new_range(count, around or r.arg.kind)
     base = outer * factor
     if n % factor: base = base.min(n - factor)
     return base + inner
 
 
-def split_lane(k: Kernel, r: UOp, vectors: int, target: Target) -> UOp:
-    """r as tile + vector*lanes + lane."""
+def split_lane(k: Kernel, r: UOp, vectors: int, target: Target, block: int = 1) -> tuple[UOp, UOp | None]:
+    """r as tile + vector*lanes + lane, and where `block` > 1 tiles make a block, the axis of the tiles in one."""
     n, lanes = size(r), lane_width(size(r), target)
     vectors = max(1, min(vectors, n // lanes))
     lane = k.new_range(lanes, "LANE")
-    width = lanes * vectors
+    width, inner = lanes * vectors, None
     base = UOp.const(dtypes.int64, 0)
     if n > width:
-        outer = k.new_range(math.ceil(n / width), r.arg.kind)
-        base = outer * width
+        count = math.ceil(n / width)
+        if block >= count: base = inner = k.new_range(count, r.arg.kind)
+        elif block > 1:
+            base = k.new_range(math.ceil(count / block), r.arg.kind) * block
+            if count % block: base = base.min(count - block)
+            inner = k.new_range(block, r.arg.kind)
+            base = base + inner
+        else: base = k.new_range(count, r.arg.kind)
+        base = base * width
         if n % width: base = base.min(n - width)
     if vectors > 1: base = base + k.new_range(vectors, "UPCAST") * lanes
-    return base + lane
+    return base + lane, inner
 
 
 def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
-    """How many vectors a turn of an elementwise loop computes: fewer where each is heavy on registers."""
+    """How many vectors a turn of a loop that is no contraction computes: fewer where each is heavy on registers."""
     heavy = sum(s.flops for s in k.statements)
-    want = 1 if heavy > 60 else 2 if heavy > 12 else 4
+    columns = any(s.node.op is Ops.REDUCE and lane in s.free and is_far(a, s, all) for s in k.statements for a in s.accesses)
+    want = 1 if heavy > 60 else 2 if heavy > 12 else target.registers // 2 if columns else 4     # far rows: as many lines of each as fit
     while want > 1 and size(lane) < want * target.lanes: want //= 2
     return want
 
 
-def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int]) -> dict[UOp, int]:
-    """Factors for up to two axes around a reduction (the SIMD axis counts in vectors) that make a turn of it cheapest.
+def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int]) -> tuple[float, dict[UOp, int]]:
+    """(cycles, factors): the tile over up to two axes around a reduction (the SIMD axis counts in vectors) that makes it cheapest.
 
     `fixed` are factors that other statements have chosen already.
     """
     lanes = lane_width(size(lane), target) if lane is not None else 1
     around = sorted((r for r in s.free if r.arg.kind == "LOOP" and r not in fixed), key=lambda r: r.arg.id)
-    ways = [r for r in around if size(r) > 1 and (r is not lane or size(r) >= 2 * lanes) and any(not a.depends(r) for a in s.accesses)]
+    extent = {r: size(r) // lanes if r is lane else size(r) for r in around}
+    ways = [r for r in around if extent[r] > 1 and any(not a.depends(r) for a in s.accesses)]
     given = {r: f for r, f in fixed.items() if r in s.free}
+    staged = {a.node: panel_fill(a, s, lane, target) for a in s.accesses} if lane is not None and lane in s.free else {}
+    turns, unrolled = chain(s, [a for a in s.accesses if staged.get(a.node) is None])
+    turn = 0.75 / unrolled + 3 / turns
+    ops: list[tuple[Access, int, float, int]] = []      # access, copies of the fixed tile, cycles of one copy, bytes it streams
+    for a in s.accesses:
+        moves = lane is not None and a.depends(lane)
+        load = 1.0 if staged.get(a.node) is not None or not moves or a.step(lane) == 1 else GATHER * lanes / 2  # type: ignore[arg-type]
+        ops.append((a, math.prod(f for r, f in given.items() if a.depends(r)), load, lanes * a.node.dtype.itemsize if moves else 0))
+    base = math.prod(given.values())
 
-    def extent(r: UOp) -> int: return size(r) // lanes if r is lane else size(r)
-    def score(tile: dict[UOp, int]) -> float:
-        tile = given | tile
-        accs = math.prod(tile.values())
-        loads, streamed = 0.0, 0
-        for a in s.accesses:
-            copies = math.prod(f for r, f in tile.items() if a.depends(r) or (r is lane and a.step(lane) != 0))
-            strided = lane is not None and a.step(lane) not in (0, 1)
-            loads += copies * (GATHER * lanes / 2 if strided else 1)
-            if lane is not None and a.depends(lane): streamed += copies * lanes * a.node.dtype.itemsize
-        live = min((math.prod(f for r, f in tile.items() if a.depends(r)) for a in s.accesses), default=0)
+    def score(x: UOp | None, fx: int, y: UOp | None, fy: int) -> float:
+        accs, loads, streamed, live = base * fx * fy, 0.0, 0, 1 << 30
+        for a, copies, load, stream in ops:
+            if x is not None and a.depends(x): copies *= fx
+            if y is not None and a.depends(y): copies *= fy
+            loads += copies * load
+            streamed += copies * stream
+            live = min(live, copies)
         if accs + live + 1 > target.registers: return math.inf
-        cycles = max(accs / 2, loads / 2, streamed / STREAM, 4.0 if accs < 8 else 0.0) + 0.75
-        waste = math.prod(_waste(size(r), f * (lanes if r is lane else 1)) for r, f in tile.items())
-        return cycles / accs * waste
-    best: tuple[float, dict[UOp, int]] = (score({}), {})
+        cycles = max(accs / 2, loads / 2, streamed / STREAM, 4.0 if accs < 8 else 0.0) + turn
+        for r, f in ((x, fx), (y, fy)):
+            if r is not None: cycles *= _waste(size(r), f * lanes if r is lane else f)
+        if lane is not None and lane is not x and lane is not y and lane not in given: cycles *= _waste(size(lane), lanes)
+        return cycles / accs
+    best = (score(None, 1, None, 1), {}) # type: tuple[float, dict[UOp, int]]
+    if best[0] is math.inf: best = (float(base), {})
+    readers = {r: [a.depends(r) for a in s.accesses] for r in ways}      # two axes that the same operands read tile no better than one
     for i, x in enumerate(ways):
-        for fx in FACTORS:
-            if fx > extent(x): break
-            for y in ways[i + 1:] or [None]:  # type: ignore[list-item]
+        for y in [y for y in ways[i + 1:] if readers[y] != readers[x]] or (None,):
+            for fx in FACTORS:
+                if fx > extent[x] or base * fx >= target.registers: break
                 for fy in FACTORS if y is not None else (1,):
-                    if y is not None and fy > extent(y): break
-                    tile = {x: fx} | ({y: fy} if y is not None else {})
-                    sc = score(tile)
-                    if sc < best[0] * 0.999: best = (sc, tile)
-    return {r: f for r, f in best[1].items() if f > 1}
+                    if base * fx * fy >= target.registers or y is not None and fy > extent[y]: break
+                    sc = score(x, fx, y, fy)
+                    if sc < best[0] * 0.999: best = (sc, {x: fx} | ({y: fy} if y is not None else {}))
+    cycles = s.trips / lanes * best[0] + sum(f for f in staged.values() if f is not None)
+    if lane is not None and lane in s.own: cycles += math.prod(size(r) for r in s.free) * 2.5 * math.log2(max(lanes, 2))
+    return cycles, {r: f for r, f in best[1].items() if f > 1}
+
+
+def panel_fill(a: Access, s: Statement, lane: UOp, target: Target) -> float | None:
+    """The cycles of copying an operand into panels that vectors along `lane` read badly; None where they read it well, or it cannot be."""
+    if a.step(lane) == 0 or not may_stage(a, s): return None
+    reuse = math.prod(size(r) for r in s.free if not a.depends(r))
+    if a.step(lane) == 1: return s.trips / reuse * 2 / lane_width(size(lane), target) if reuse >= 64 and is_far(a, s) else None
+    return s.trips / reuse * GATHER if reuse >= 16 else None
+
+
+def chain(s: Statement, direct: list[Access]) -> tuple[int, int]:
+    """(turns between two ends of the innermost loop, copies of its body): loops run as one where what is read without a copy walks
+    through them in one line; a short one that cannot is unrolled."""
+    turns = size(s.own[-1]) if s.own else 1
+    for outer, inner in zip(s.own[-2::-1], s.own[:0:-1]):
+        if any(outer in a.wild or a.coef.get(outer, 0) != size(inner) * a.coef.get(inner, 0) for a in direct):
+            return (turns * size(outer), turns) if turns == size(inner) <= UNROLL else (turns, 1)
+        turns *= size(outer)
+    return turns, 1
+
+
+def may_stage(a: Access, s: Statement) -> bool:
+    """Whether an operand can be copied: an input read without a gate, at places that no other input decides."""
+    return len(a.node.src) == 2 and a.node.src[0].op is Ops.PARAM and not a.wild.intersection(s.own) \
+        and not any(n.op is Ops.LOAD for n in a.node.src[1].toposort())
 
 
 def _waste(n: int, f: int) -> float: return math.ceil(n / f) * f / n
 
 
-def panel_cost(s: Statement, lane: UOp, target: Target) -> float | None:
-    """The cost of a reduction on `lane` when its strided operands are first copied into panels; None where that cannot be."""
-    bad = [a for a in s.accesses if a.step(lane) not in (0, 1)]
-    if s.node.op is not Ops.REDUCE or not bad or lane not in s.free: return None
-    if any(a.wild or len(a.node.src) > 2 or a.node.src[0].op is not Ops.PARAM for a in bad): return None
-    lanes = lane_width(size(lane), target)
-    cost = s.trips * (len(s.accesses) + s.flops) / lanes
-    for a in bad:
-        reuse = math.prod(size(r) for r in s.free if not a.depends(r))
-        if reuse < 16: return None
-        cost += s.trips / reuse * GATHER
-    return cost
-
-
-def wants_panel(a: Access, s: Statement, lane: UOp, tile_of: dict[UOp, int], target: Target) -> bool:
+def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], target: Target) -> bool:
     """Whether an operand is copied into a panel in reading order: it is strided, or its rows are far apart and read often."""
-    if a.wild or len(a.node.src) > 2 or a.node.src[0].op is not Ops.PARAM or a.step(lane) == 0: return False
-    reuse = math.prod(size(r) / tile_of.get(r, 1) for r in s.free if not a.depends(r))
+    if a.step(lane) == 0 or not may_stage(a, s): return False
+    reuse = math.prod(math.ceil(size(r) / tiles.get(r, 1)) for r in s.free if not a.depends(r))
     depth = math.prod(size(r) for r in s.own if a.depends(r))
-    width = lane_width(size(lane), target) * tile_of.get(lane, 1)
-    if any(r in tile_of for r in a.coef if r is not lane): return False
-    if depth * width * 4 > PANEL_BYTES or reuse < 8: return False
-    far = any(abs(c) * a.node.dtype.itemsize >= 1024 for r, c in a.coef.items() if r in s.own)
-    return a.step(lane) != 1 or (far and depth > 64)
+    width = lane_width(size(lane), target) * math.prod(tiles.get(r, 1) for r in s.free if a.depends(r))
+    if depth * width * a.node.dtype.itemsize > PANEL_BYTES or reuse < 8: return False
+    return a.step(lane) != 1 or (depth > 64 and is_far(a, s))
 
 
-def stage_panels(sink: UOp, loads: list[UOp]) -> UOp:
-    """Replace operands by panels in scratch over their reduced and register axes, filled once for all the loops they do not depend on."""
+def is_far(a: Access, s: Statement, which: Callable[[Iterable[bool]], bool] = any) -> bool:
+    """Whether (some or all axes of) the reduction step so far in an operand that each turn reads another cache line."""
+    return which(abs(c) * a.node.dtype.itemsize >= FAR for r, c in a.coef.items() if r in s.own)
+
+
+def stage_panels(sink: UOp, panels: list[UOp], rows: list[UOp], block: UOp | None, target: Target) -> UOp:
+    """Replace operands by copies in scratch, in the order the inner loops read them.
+
+    Panels along the SIMD axis, one for each tile of a `block`, are filled once for all the loops they do not depend on, or once for each
+    thread's share of those; the tile of the other operand (`rows`) is copied for the tiles of one block.
+    """
     k = Kernel(sink)
     swaps: dict[UOp, UOp] = {}
     outer: frozenset[UOp] = frozenset()
-    for node in loads:
-        deep = sorted((r for r in k.free[node] if r.arg.kind == "REDUCE"), key=lambda r: r.arg.id)
+    for node in panels + (rows if block is not None else []):
+        deep = sorted((r for r in k.free[node] if r.arg.kind in ("REDUCE", "UNROLL")), key=lambda r: r.arg.id)
         tile = sorted((r for r in k.free[node] if r.arg.kind in ("UPCAST", "LANE")), key=lambda r: (r.arg.kind == "LANE", r.arg.id))
-        copies = {r: k.new_range(size(r), "LOOP" if r in deep else r.arg.kind) for r in (*deep, *tile)}
-        outer |= k.free[node].difference(copies)
+        tiles = (block,) if block is not None and block in k.free[node] else ()
+        copies = {r: k.new_range(size(r), r.arg.kind if r in tile else "LOOP") for r in (*tiles, *deep, *tile)}
+        if node in panels: outer |= k.free[node].difference(copies)
         place = [UOp.const(dtypes.int64, 0)] * 2
         for r in copies: place = [simplify(at * size(r) + x) for at, x in zip(place, (copies[r], r))]
-        panel = stage(replace_axes(node, dict(copies)), place[0], tuple(copies.values()), FIRST_PANEL + len(swaps), math.prod(map(size, copies)))
+        number = len(swaps) + (FIRST_PANEL if node in panels else FIRST_ROWS)
+        panel = stage(replace_axes(node, dict(copies)), place[0], tuple(copies.values()), number, math.prod(map(size, copies)))
         swaps[node] = UOp(Ops.LOAD, node.dtype, (panel, place[1]))
     sink = substitute((sink,), swaps)[0]
-    root = sink.src[0]
-    return sink.replace(src=(root.replace(src=(root.src[0], *sorted(root.src[1:], key=lambda r: r not in outer))),))
+    own = sorted(sink.src[0].src[1:], key=lambda r: (r not in outer, r is block))
+    sink = sink.replace(src=(sink.src[0].replace(src=(sink.src[0].src[0], *own)),))
+    chunks = math.prod(size(r) for r in own if r in outer)
+    inside = [s.free for s in k.statements if s.node is not k.root and not any(r.arg.kind in ("REDUCE", "UNROLL") for r in s.free)]
+    inner = [r for r in own if r not in outer and r is not block and r.arg.kind == "LOOP" and all(r in free for free in inside)]
+    parts = min(PIECES * target.threads // chunks, math.prod(map(size, inner)) // REFILL) if target.threads > 1 else 1
+    shares: dict[UOp, UOp] = {}
+    for r in sorted(inner, key=size, reverse=True):
+        if parts < 2: break
+        share = min(parts, size(r))
+        shares[r] = split_over(k, r, math.ceil(size(r) / share), "LOOP", "GLOBAL") if share < size(r) else k.new_range(share, "GLOBAL")
+        parts //= share
+    return replace_axes(sink, shares) if shares else sink
 
 
 # ---- reductions and stages with SIMD axes of their own -----------------------------------------------------------------------------
@@ -350,7 +504,7 @@ def own_lanes(sink: UOp, target: Target) -> UOp:
         lane = own_lane(k, s, target) if s.node is not k.root else None
         if lane is None: continue
         if s.node.op is Ops.REDUCE: sink = lane_reduce(k, s, lane, target)
-        else: sink = replace_axes(sink, {lane: split_lane(k, lane, 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1, target)})
+        else: sink = replace_axes(sink, {lane: split_lane(k, lane, 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1, target)[0]})
 
 
 def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:
@@ -394,12 +548,13 @@ def parallel(sink: UOp, target: Target) -> UOp:
     if k.root.op is not Ops.END: return sink
     root = next(s for s in k.statements if s.node is k.root)
     loops = [r for r in root.own if r.arg.kind == "LOOP"]
-    shared = [s.free for s in k.statements if s.node is not k.root and s.node.op is Ops.END]
+    staged = [s for s in k.statements if s.node is not k.root and s.node.op is Ops.END]
+    shared = [s.free for s in staged if not is_refilled(s.node)]
     shared += [s.free for s in k.statements if s.node.op is Ops.REDUCE and not any(x.arg.kind == "REDUCE" for x in s.free)]
     scanned = {n.src[1] for n in k.order if n.op is Ops.SCAN}
     outer = [r for r in loops if r not in scanned and all(r in f for f in shared)]
     # the axis of a SCAN goes innermost: the running value starts anew for each place on the other axes
-    order = sorted(root.own, key=lambda r: (r in scanned, r not in outer, -sum(r in f for f in shared)))
+    order = sorted(root.own, key=lambda r: (r in scanned, r.arg.kind != "GLOBAL" and r not in outer, -sum(r in f for f in shared)))
     kinds: dict[UOp, UOp] = {}
     work = sum(s.trips * (s.flops + len(s.accesses)) for s in k.statements)
     if target.has_grid:
@@ -412,13 +567,19 @@ def parallel(sink: UOp, target: Target) -> UOp:
                 kinds[r] = inner if local == n else k.new_range(n // local, "GLOBAL") * local + inner
             else: kinds[r] = k.new_range(n, "GLOBAL")
     elif work >= GRAIN:
-        count = 1
+        count = math.prod(size(r) for r in root.own if r.arg.kind == "GLOBAL")
         for r in outer:
             kinds[r] = k.new_range(size(r), "GLOBAL")
             count *= size(r)
             if count >= CHUNKS: break
     sink = sink.replace(src=(k.root.replace(src=(k.root.src[0], *order)),))
-    return replace_axes(sink, kinds)
+    return replace_axes(sink, kinds) if target.has_grid else substitute((sink,), kinds)[0]
+
+
+def is_refilled(end: UOp) -> bool:
+    """Whether an END fills scratch that is filled again for each turn of loops it does not depend on."""
+    place = end.src[0].src[0] if end.src[0].op is Ops.STORE else end
+    return place.op is Ops.SCRATCH and place.arg.id >= FIRST_ROWS
 
 
 def _local(n: int, target: Target) -> int:

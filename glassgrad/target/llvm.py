@@ -89,7 +89,8 @@ class _Writer:
         self.block = "entry"
         self.loops: dict[UOp, tuple[str, str, str]] = {}     # RANGE -> (body label, exit label, count)
         self.bases: list[dict[tuple[str, str, UOp], str]] = [{}]   # pointers made so far, one level per open block scope
-        self.folded = _folded(program.uops)
+        self.lines_of = {n: line for n in program.uops if (line := self.straight(n)) is not None}
+        self.folded = _folded(program.uops, self.lines_of)
         self.written = {_memory(n.src[0]) for n in program.uops if n.op is Ops.STORE}
 
     # ---- text ----
@@ -166,7 +167,7 @@ class _Writer:
             f'define void @"{name}"(ptr %bufs, ptr %vals, i64 %begin, i64 %end) #0 {{', *unpack,
             f'  call void @"{name}.body"({", ".join(passed)})', "  ret void", "}",
             f'define internal void @"{name}.body"({", ".join(args)}) #0 {{', "entry:", *self.entry, *self.lines, "  ret void", "}",
-            *self.declared.values(), f"attributes #0 = {{ noinline nounwind{width} }}", ""])
+            *self.declared.values(), f"attributes #0 = {{ noinline nounwind{width} }}", "!0 = !{i32 1}", ""])
 
     def pointer_facts(self, slot: int, size: int) -> str:
         """Distinct slots are distinct memory, unless one may take the place of the other."""
@@ -264,13 +265,14 @@ class _Writer:
     def get_register(self, n: UOp) -> None: self.names[n] = self.let(f"load {self.ty(n.dtype)}, ptr {self[_register(n.src[0])]}")
 
     # ---- memory ----
-    def pointer(self, buf: UOp, idx: UOp, checked: bool) -> str:
-        """The address of buf[idx] for a scalar idx. base+constant is written as one address per base, so that it folds into the
+    def pointer(self, buf: UOp, idx: UOp, checked: bool, more: int = 0) -> str:
+        """The address of buf[idx + more] for a scalar idx. base+constant is written as one address per base, so that it folds into the
         displacement of the access; `checked` addresses may lie outside (a gate decides), so they promise nothing."""
         ty, flags = self.in_memory(buf.dtype.scalar), "" if checked else " inbounds"
-        if idx.op is Ops.CONST: return self.let(f"getelementptr{flags} {ty}, ptr {self[buf]}, i64 {idx.arg}") if idx.arg else self[buf]
-        base, constant = idx, 0
-        if _is_offset(idx): base, constant = idx.src[0], idx.src[1].arg
+        base, constant = (idx.src[0], idx.src[1].arg + more) if _is_offset(idx) else (idx, more)
+        if idx.op is Ops.CONST:
+            constant += idx.arg
+            return self.let(f"getelementptr{flags} {ty}, ptr {self[buf]}, i64 {constant}") if constant else self[buf]
         key = (self[buf], ty, base)
         found = next((level[key] for level in reversed(self.bases) if key in level), None)
         if found is None:
@@ -323,11 +325,32 @@ class _Writer:
 
     def memory_code(self, d: DType) -> str: return f"v{d.lanes}i8" if d.is_bool else self.code(d)
 
+    def straight(self, n: UOp) -> tuple[UOp, int] | None:
+        """(first place, step) of an access whose lanes stand in equal steps: it is written as a base and constants."""
+        if n.op not in (Ops.LOAD, Ops.STORE) or n.src[1].dtype.lanes == 1 or len(n.src) > (2 if n.op is Ops.LOAD else 3): return None
+        idx = n.src[1]
+        if idx.op is not Ops.ADD or idx.src[1].op is not Ops.MUL or idx.src[1].src[0].op is not Ops.LANES: return None
+        first, step = idx.src[0], _constant(idx.src[1].src[1])
+        if step is None or n.op is Ops.LOAD and step != 2 and "avx512f" in self.has and n.dtype.bits >= 32: return None
+        if first.op is Ops.CONST: return UOp.const(first.dtype.scalar, first.arg), step
+        return (first.src[0], step) if first.op is Ops.SPLAT else None
+
     def gather(self, n: UOp, gate: UOp | None) -> str:
-        """Lane by lane, unless there is an instruction that is faster (AVX2's is not)."""
+        """Lane by lane, unless there is an instruction that is faster (AVX2's is not); every second element is two loads and a shuffle."""
         buf, idx, d = n.src[0], n.src[1], n.dtype
         mem, one, lanes = self.in_memory(d), self.in_memory(d.scalar), d.lanes
         if gate is not None and _memory(buf).arg.size == 0: return "zeroinitializer"
+        if n in self.lines_of:
+            base, step = self.lines_of[n]
+            if step == 2:
+                halves = [self.let(f"load {mem}, ptr {self.pointer(buf, base, False, at)}, align {d.itemsize}") for at in (0, lanes - 1)]
+                picks = _seq("i32", [2 * i if 2 * i < lanes else 2 * i + 1 for i in range(lanes)])
+                return self.from_memory(d, self.let(f"shufflevector {mem} {halves[0]}, {mem} {halves[1]}, <{lanes} x i32> {picks}"))
+            value = "poison"
+            for i in range(lanes):
+                x = self.let(f"load {one}, ptr {self.pointer(buf, base, False, i * step)}, align {d.itemsize}")
+                value = self.let(f"insertelement {mem} {value}, {one} {x}, i64 {i}")
+            return self.from_memory(d, value)
         mask = "" if gate is None else self[gate] if gate.dtype.lanes > 1 else self.splat(dtypes.bool.vec(lanes), self[gate])
         if "avx512f" in self.has and d.bits >= 32:
             ptrs = self.let(f"getelementptr {one}, ptr {self[buf]}, {self.typed(idx)}")
@@ -372,12 +395,13 @@ class _Writer:
         d, lanes = x.dtype, max(x.dtype.lanes, idx.dtype.lanes)
         value, mem = self.to_memory(x), self.in_memory(d)
         if idx.dtype.lanes == 1 and gate is None:
-            self.lines.append(f"  store {mem} {value}, ptr {self.pointer(buf, idx, False)}, align {d.itemsize}")
+            how = f"{d.itemsize * lanes}, !nontemporal !0" if n.arg == "stream" else d.itemsize
+            self.lines.append(f"  store {mem} {value}, ptr {self.pointer(buf, idx, False)}, align {how}")
         elif idx.dtype.lanes == 1:
             call = self.call(f"llvm.masked.store.{self.memory_code(d)}.p0", "void", f"{mem} {value}", f"ptr {self.pointer(buf, idx, True)}",
                              f"i32 {d.itemsize}", f"<{lanes} x i1> {self[gate]}")
             self.lines.append("  " + call)
-        elif gate is None: self.scatter(buf, idx, value, d)
+        elif gate is None: self.scatter(buf, idx, value, d, self.lines_of.get(n))
         else:
             if d.lanes == 1:
                 d = d.vec(lanes)
@@ -387,12 +411,14 @@ class _Writer:
             self.lines.append("  " + self.call(f"llvm.masked.scatter.{self.memory_code(d)}.v{lanes}p0", "void", f"{mem} {value}",
                                                f"<{lanes} x ptr> {ptrs}", f"i32 {d.itemsize}", f"<{lanes} x i1> {self[gate]}"))
 
-    def scatter(self, buf: UOp, idx: UOp, value: str, d: DType) -> None:
+    def scatter(self, buf: UOp, idx: UOp, value: str, d: DType, line: tuple[UOp, int] | None) -> None:
         """Lane by lane: where two lanes meet, the later one stays."""
         one = self.in_memory(d.scalar)
         for i in range(idx.dtype.lanes):
-            place = self.let(f"extractelement {self.typed(idx)}, i64 {i}")
-            ptr = self.let(f"getelementptr {one}, ptr {self[buf]}, {self.scalar(idx.dtype)} {place}")
+            if line is not None: ptr = self.pointer(buf, line[0], False, i * line[1])
+            else:
+                place = self.let(f"extractelement {self.typed(idx)}, i64 {i}")
+                ptr = self.let(f"getelementptr {one}, ptr {self[buf]}, {self.scalar(idx.dtype)} {place}")
             x = value if d.lanes == 1 else self.let(f"extractelement {self.in_memory(d)} {value}, i64 {i}")
             self.lines.append(f"  store {one} {x}, ptr {ptr}, align {d.itemsize}")
 
@@ -624,16 +650,18 @@ def _gate(n: UOp) -> UOp | None: return n.src[3] if len(n.src) > 3 else None
 def _is_offset(idx: UOp) -> bool: return idx.op is Ops.ADD and idx.src[1].op is Ops.CONST and idx.dtype.lanes == 1
 
 
-def _folded(uops: Sequence[UOp]) -> set[UOp]:
-    """The sums base+constant that are only addresses: `pointer` writes them, they need no instruction of their own."""
-    only = {n for n in uops if _is_offset(n)}
-    for n in uops:
+def _folded(uops: Sequence[UOp], lines: dict[UOp, Any]) -> set[UOp]:
+    """What is only part of addresses, base+constant or base+step*lane: `pointer` writes them, they need no instruction of their own."""
+    vectors = {m for n in lines for m in (n.src[1], *n.src[1].src)}
+    only = vectors.union(n for n in uops if _is_offset(n))
+    for n in reversed(uops):                       # users come first
+        if n in vectors and n in only: continue
+        used = n.src
         if n.op in (Ops.LOAD, Ops.STORE):
             gate = n.src[2:3] if n.op is Ops.LOAD else n.src[3:4]
             if n.op is Ops.STORE or not gate or gate[0].dtype.lanes > 1:
-                only.difference_update((n.src[0], *n.src[2:]))
-                continue
-        only.difference_update(n.src)
+                used = (n.src[0], *n.src[2:]) if n in lines or n.src[1] not in vectors else n.src
+        only.difference_update(used)
     return only
 
 

@@ -1,0 +1,112 @@
+"""Tiles, panels and the shares of threads: results on odd shapes, and what the schedule is for."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from glassgrad import Device, Tensor
+from glassgrad.show import follow
+from glassgrad.target.llvm import cpu_target, render
+from glassgrad.uop.ops import Ops
+
+AVX2 = "+avx,+avx2,+fma,+sse2,+sse4.1"
+FEATURES = {"avx2": AVX2, "avx512": AVX2 + ",+avx512f", "sse": "+sse2", "neon": "+neon"}
+
+
+def data(*shape: int) -> Tensor: return Tensor(np.random.default_rng(sum(shape)).standard_normal(shape).astype("float32")).realize()
+
+
+def programs(value: Tensor, features: str = AVX2, **facts: int) -> list:
+    return [program for _, _, program in follow(value, cpu_target(features, **facts)).kernels]
+
+
+@pytest.fixture(params=[1, 2, 5], ids=lambda n: f"{n} threads")
+def cpu(request):
+    device, before = Device["CPU"], Device.DEFAULT
+    Device.DEFAULT, target = "CPU", device.target
+    device.target = target.with_(threads=request.param)
+    yield device
+    Device.DEFAULT, device.target = before, target
+
+
+def conv(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    """By the definition, in float64."""
+    x = np.pad(x.astype("f8"), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], (2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,ocij->nohw", windows, w.astype("f8"), optimize=True)
+
+
+# (images, channels in, side, channels out, window, stride, padding): rows that no vector divides, one image and several, far rows
+CONVS = [(1, 64, 7, 96, 3, 1, 1), (2, 48, 14, 40, 3, 1, 1), (1, 3, 30, 20, 7, 2, 3), (3, 33, 9, 17, 1, 1, 0), (1, 40, 15, 64, 3, 2, 1),
+         (2, 20, 28, 24, 5, 1, 2), (1, 130, 12, 33, 1, 2, 0)]
+
+
+@pytest.mark.parametrize("n,c,side,out,window,stride,padding", CONVS, ids=str)
+def test_convolutions(cpu, n, c, side, out, window, stride, padding):
+    x, w = data(n, c, side, side), data(out, c, window, window)
+    expected = conv(x.numpy(), w.numpy(), stride, padding)
+    np.testing.assert_allclose(x.conv2d(w, stride=stride, padding=padding).numpy(), expected, rtol=1e-4, atol=1e-5 * math.sqrt(c) * window * 4)
+
+
+@pytest.mark.parametrize("m,k,n", [(97, 300, 131), (256, 256, 256), (33, 1030, 520), (640, 64, 17), (7, 700, 700), (300, 513, 1100)], ids=str)
+@pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
+def test_products(cpu, m, k, n, turned):
+    a, b = (data(k, m).T if "a" in turned else data(m, k)), (data(n, k).T if "b" in turned else data(k, n))
+    np.testing.assert_allclose((a @ b + 1).numpy(), a.numpy().astype("f8") @ b.numpy() + 1, rtol=1e-4, atol=3e-5 * math.sqrt(k))
+
+
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("threads", [1, 8])
+def test_every_target_has_a_schedule(features, threads):
+    x, w = data(1, 64, 7, 7), data(96, 64, 3, 3)
+    value = x.conv2d(w, padding=1).relu() + data(300, 200).T.matmul(data(300, 96)).sum()
+    for program in programs(value, FEATURES[features], threads=threads): assert "define" in render(program, cpu_target(FEATURES[features]))
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+@pytest.mark.parametrize("make", [lambda: data(512, 512) @ data(512, 512), lambda: data(2, 64, 28, 28).conv2d(data(64, 64, 3, 3))],
+                         ids=["product", "convolution"])
+def test_every_thread_has_pieces(make, threads):
+    assert max(program.grid[0] for program in programs(make(), threads=threads)) >= 2 * threads
+
+
+def test_operands_are_copied_once_for_a_block_of_tiles():
+    (program,) = programs(data(1024, 1024) @ data(1024, 1024))
+    scratch = [n for n in program.uops if n.op is Ops.SCRATCH]
+    assert len(scratch) == 1 and 1024 * 16 * 4 < scratch[0].arg.size * 4 <= 512 << 10
+
+
+def test_few_operands_wait_in_registers():
+    """In the innermost loop the second operand is loaded when its turn comes, not before."""
+    (program,) = programs(data(256, 256) @ data(256, 256))
+    ops = [n.op for n in program.uops]
+    first = ops.index(Ops.MULACC)
+    assert Ops.LOAD in ops[first:len(ops) - 1 - ops[::-1].index(Ops.MULACC)]
+
+
+@pytest.mark.parametrize("make", [lambda: data(64, 300)[:, ::3] * 2, lambda: data(64, 64).T + 1, lambda: data(32, 64)[:, ::2].exp()],
+                         ids=["every third", "transposed", "every second"])
+def test_equal_steps_are_constants(make):
+    """No vector of places is computed where the lanes stand in equal steps."""
+    for program in programs(make()): assert "x i64>" not in render(program, cpu_target(AVX2))
+
+
+@pytest.mark.parametrize("rows,streams", [(4096, True), (512, False)])
+def test_what_no_cache_holds_is_not_read_before_it_is_written(rows, streams):
+    (program,) = programs(data(rows, 1024) + 1, llc_bytes=8 << 20)
+    assert ("!nontemporal" in render(program, cpu_target(AVX2))) == streams
+
+
+@pytest.mark.parametrize("shape,order", [((130, 75), (1, 0)), ((3, 64, 50), (0, 2, 1)), ((40, 33, 70), (2, 1, 0)), ((64, 128), (1, 0))], ids=str)
+def test_transposed_values_are_read_by_lines(cpu, shape, order):
+    x = data(*shape)
+    np.testing.assert_array_equal((x.permute(order) + 1).numpy(), x.numpy().transpose(order) + 1)
+
+
+def test_every_second_element_is_read_by_vectors():
+    x = data(40, 126)
+    np.testing.assert_array_equal((x[:, ::2] * 2).numpy(), x.numpy()[:, ::2] * 2)
+    (program,) = programs(x[:, ::2] * 2)
+    assert "shufflevector" in render(program, cpu_target(AVX2))
