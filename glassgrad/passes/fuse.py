@@ -70,6 +70,7 @@ def estimate_costs(order: list[UOp], stored: set[UOp]) -> tuple[dict[UOp, int], 
         else:
             own = GATE_COST if n.op in (Ops.PAD, Ops.FOLD) else n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0
             total = own + sum(at_hand(s, cost, stored) for s in n.src)
+            if n.op is Ops.EXPAND: total = total * n.src[0].size // max(n.size, 1)      # loops around find it ready
             if total > MAX_COST and n.shape: long.append(n)
             cost[n] = 1 if total > MAX_COST else total
     return cost, long
@@ -83,7 +84,8 @@ def reduce_work(n: UOp, cost: dict[UOp, int], stored: set[UOp]) -> int:
     if is_disjoint(n): return 0
     if n.op is Ops.FOLD: return n.arg.size * (at_hand(n.src[0], cost, stored) + 1)
     if n.op is not Ops.REDUCE: return 0
-    return min(1 << 40, math.prod(n.src[0].shape[a] for a in n.arg.axes) * (at_hand(n.src[0], cost, stored) + 1))
+    loads = 2 if is_contraction(n) else 0       # what it repeats it reads again and again, other loops find it ready
+    return min(1 << 40, math.prod(n.src[0].shape[a] for a in n.arg.axes) * (at_hand(n.src[0], cost, stored) + loads + 1))
 
 
 def is_contraction(n: UOp) -> bool:
