@@ -428,22 +428,6 @@ class MovementMixin:
         keep = (cols >= rows + diagonal) if upper else (cols <= rows + diagonal)
         return self._new(keep.where(x, x.const_like(0)))
 
-    def interpolate(self, size: Any, mode: str = "linear", align_corners: bool = False) -> Tensor:
-        """The last len(size) axes resampled to `size`: "linear" (over each axis), "nearest" or "nearest-exact".
-
-        errors:  UsageError for another mode, ShapeError if the sizes do not fit
-        """
-        sizes = (size,) if isinstance(size, int) else to_ints(size, f"interpolate of {self.shape} to {size!r}")
-        if mode not in ("linear", "bilinear", "trilinear", "nearest", "nearest-exact"):
-            raise UsageError(f"interpolate with mode={mode!r}\n  try: 'linear', 'nearest' or 'nearest-exact'")
-        if not 0 < len(sizes) <= self.ndim or any(s < 1 for s in sizes) or 0 in self.shape:
-            raise ShapeError(f"interpolate of {self.shape} to {sizes}\n  there must be one size, at least 1, for each of the last axes")
-        x = self.uop
-        if "near" not in mode and not x.dtype.is_float: x = x.cast(dtypes.default_float)
-        elif x.dtype.is_bool: return self.cast(dtypes.uint8).interpolate(size, mode, align_corners).cast(dtypes.bool)
-        for a, m in zip(range(x.ndim - len(sizes), x.ndim), sizes): x = _resample(x, a, m, mode, align_corners)
-        return self._new(x)
-
 
 def is_pair(p: Any) -> bool: return isinstance(p, (tuple, list)) and len(p) == 2
 
@@ -468,32 +452,7 @@ def pad_with(x: UOp, pairs: tuple[tuple[int, int], ...], value: Any = 0) -> UOp:
     return inside.where(x.pad(pairs), x.const_like(value))
 
 
-def take(x: UOp, a: int, index: UOp) -> UOp:
-    """x at the places of a 1-D index along axis a."""
-    shape = (*x.shape[:a], index.shape[0], *x.shape[a + 1:])
-    index = index.reshape(tuple(index.shape[0] if i == a else 1 for i in range(x.ndim))).expand(shape)
-    return UOp(Ops.GATHER, x.dtype, (x, index), a)
-
-
 def _repeat_axis(x: UOp, a: int, k: int) -> UOp: return x.expand(tuple(k if i == a else n for i, n in enumerate(x.shape)))
-
-
-def _resample(x: UOp, a: int, m: int, mode: str, align_corners: bool) -> UOp:
-    n = x.shape[a]
-    if n == m: return x
-    i = iota(m)
-    if mode == "nearest": return take(x, a, _floor(i.cast(dtypes.float32) * (n / m)).min(n - 1))
-    if mode == "nearest-exact": return take(x, a, _floor((i.cast(dtypes.float32) + 0.5) * (n / m)).min(n - 1))
-    at = i.cast(dtypes.float32)
-    at = at * ((n - 1) / (m - 1) if m > 1 else 0.0) if align_corners else ((at + 0.5) * (n / m) - 0.5).max(0.0).min(float(n - 1))
-    lo = _floor(at).min(n - 1)
-    weight = (at - lo.cast(dtypes.float32)).reshape(tuple(m if k == a else 1 for k in range(x.ndim)))
-    low, high = take(x, a, lo), take(x, a, (lo + 1).min(n - 1))
-    weight = weight.expand(low.shape).cast(x.dtype)
-    return low + (high - low) * weight
-
-
-def _floor(x: UOp) -> UOp: return x.cast(dtypes.int32)  # of what is not negative
 
 
 def _parse_side(text: str, what: str) -> list[list[str]]:

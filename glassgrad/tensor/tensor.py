@@ -28,11 +28,13 @@ from glassgrad.tensor.linalg import LinalgMixin
 from glassgrad.tensor.loss import LossMixin
 from glassgrad.tensor.matrix import MatrixMixin
 from glassgrad.tensor.movement import MovementMixin
+from glassgrad.tensor.products import ProductsMixin
 from glassgrad.tensor.random import RandomMixin
 from glassgrad.tensor.reduce import ReduceMixin
 from glassgrad.tensor.special import SpecialMixin
 from glassgrad.tensor.statistics import StatisticsMixin
 from glassgrad.tensor.storage import Step, Storage, fill, identified, is_constant, leaf, read_chain, stamp, user_site, write_chain
+from glassgrad.tensor.vision import VisionMixin
 from glassgrad.uop import bits
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
 from glassgrad.uop.errors import DeviceError, DTypeError, ShapeError, UsageError
@@ -43,7 +45,8 @@ from glassgrad.uop.uop import UOp
 @add_aliases
 @check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
-             HashMixin, MatrixMixin, SpecialMixin, ArrangeMixin, StatisticsMixin):
+             HashMixin, MatrixMixin, SpecialMixin, ArrangeMixin, StatisticsMixin, ProductsMixin,
+             VisionMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,
