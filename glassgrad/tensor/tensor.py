@@ -22,6 +22,7 @@ from glassgrad.tensor.arrange import ArrangeMixin
 from glassgrad.tensor.conv import ConvMixin
 from glassgrad.tensor.creation import CreationMixin
 from glassgrad.tensor.elementwise import ElementwiseMixin
+from glassgrad.tensor.fft import FourierMixin
 from glassgrad.tensor.hash import HashMixin
 from glassgrad.tensor.index import IndexMixin
 from glassgrad.tensor.linalg import LinalgMixin
@@ -46,7 +47,7 @@ from glassgrad.uop.uop import UOp
 @check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
              HashMixin, MatrixMixin, SpecialMixin, ArrangeMixin, StatisticsMixin, ProductsMixin,
-             VisionMixin):
+             VisionMixin, FourierMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,
