@@ -110,16 +110,14 @@ class Kernel:
 def tile(sink: UOp, target: Target) -> UOp:
     """Give every axis of a kernel its final kind for `target`."""
     if any(n.op in (Ops.SORT, Ops.SCAN) or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in sink.toposort()):
-        return parallel(sink, target)
-    sink = merge_axes(sink)
-    if target.lanes > 1: sink = registers_and_lanes(sink, target)
-    return parallel(sink, target)
+        return parallel(Kernel(sink), target)
+    k = merge_axes(Kernel(sink))
+    return parallel(registers_and_lanes(k, target) if target.lanes > 1 else k, target)
 
 
 # ---- merging adjacent axes -------------------------------------------------------------------------------------------------------
-def merge_axes(sink: UOp) -> UOp:
+def merge_axes(k: Kernel) -> Kernel:
     """Adjacent axes that every address walks as one become one."""
-    k = Kernel(sink)
     used = {r for n in k.order if n.op.is_alu and n.dtype is not dtypes.int64 for s in n.src if s.dtype is dtypes.int64 for r in k.free[s]}
     table: dict[UOp, UOp] = {}
     for s in k.statements:
@@ -130,7 +128,7 @@ def merge_axes(sink: UOp) -> UOp:
         for run in runs:
             if len(run) == 1 or run[0] in table: continue
             table |= {r: UOp.const(dtypes.int64, 0) for r in run[:-1]} | {run[-1]: k.new_range(math.prod(map(size, run)), run[-1].arg.kind)}
-    return replace_axes(sink, table) if table else sink
+    return Kernel(replace_axes(k.sink, table)) if table else k
 
 
 def _walks_as_one(k: Kernel, outer: UOp, inner: UOp) -> bool:
@@ -191,10 +189,9 @@ def best_lane(s: Statement, axes: tuple[UOp, ...], target: Target) -> tuple[floa
     return (best[0], best[2]) if best is not None and best[0] < plain else (plain, None)
 
 
-def registers_and_lanes(sink: UOp, target: Target) -> UOp:
+def registers_and_lanes(k: Kernel, target: Target) -> Kernel:
     """Choose the SIMD axes, then register tiles for what is reused or long."""
-    if sink.src[0].op is not Ops.END: return own_lanes(sink, target)
-    k = Kernel(sink)
+    if k.root.op is not Ops.END: return own_lanes(k, target)
     best = make_plan(k, target)
     if best.cost > 1.15 * least_cycles(k, target) and (flat := flat_output(k)) is not None:
         best = min(best, make_plan(Kernel(flat), target), key=lambda p: p.cost)
@@ -227,7 +224,7 @@ class Plan:
     rows: list[UOp]
     unrolled: list[UOp]
 
-    def apply(self, target: Target) -> UOp:
+    def apply(self, target: Target) -> Kernel:
         """The kernel with those axes split."""
         k, lane = self.kernel, self.lane
         table = {r: split_over(k, r, f, "UPCAST") for r, f in self.tiles.items() if r is not lane}
@@ -245,8 +242,8 @@ class Plan:
             within = min((r for r in table[across].toposort() if r.op is Ops.RANGE), key=lambda r: r.arg.id)
             root = sink.src[0]
             sink = sink.replace(src=(root.replace(src=(root.src[0], *sorted(root.src[1:], key=lambda r: r is within))),))
-        if not self.panels: return sink
-        return merge_axes(stage_panels(sink, [memo[n] for n in self.panels], [memo[n] for n in self.rows], block, target))
+        if not self.panels: return Kernel(sink)
+        return merge_axes(stage_panels(Kernel(sink), [memo[n] for n in self.panels], [memo[n] for n in self.rows], block, target))
 
     def block(self, vectors: int, target: Target) -> int:
         """How many tiles along the SIMD axis share what a tile of the other operand brings near: as many panels as half of L2 holds."""
@@ -454,13 +451,12 @@ def is_far(a: Access, s: Statement, which: Callable[[Iterable[bool]], bool] = an
     return which(abs(c) * a.node.dtype.itemsize >= FAR for r, c in a.coef.items() if r in s.own)
 
 
-def stage_panels(sink: UOp, panels: list[UOp], rows: list[UOp], block: UOp | None, target: Target) -> UOp:
+def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | None, target: Target) -> Kernel:
     """Replace operands by copies in scratch, in the order the inner loops read them.
 
     Panels along the SIMD axis, one for each tile of a `block`, are filled once for all the loops they do not depend on, or once for each
     thread's share of those; the tile of the other operand (`rows`) is copied for the tiles of one block.
     """
-    k = Kernel(sink)
     swaps: dict[UOp, UOp] = {}
     outer: frozenset[UOp] = frozenset()
     for node in panels + (rows if block is not None else []):
@@ -474,7 +470,7 @@ def stage_panels(sink: UOp, panels: list[UOp], rows: list[UOp], block: UOp | Non
         number = len(swaps) + (FIRST_PANEL if node in panels else FIRST_ROWS)
         panel = stage(replace_axes(node, dict(copies)), place[0], tuple(copies.values()), number, math.prod(map(size, copies)))
         swaps[node] = UOp(Ops.LOAD, node.dtype, (panel, place[1]))
-    sink = substitute((sink,), swaps)[0]
+    sink = substitute((k.sink,), swaps)[0]
     own = sorted(sink.src[0].src[1:], key=lambda r: (r not in outer, r is block))
     sink = sink.replace(src=(sink.src[0].replace(src=(sink.src[0].src[0], *own)),))
     chunks = math.prod(size(r) for r in own if r in outer)
@@ -487,24 +483,24 @@ def stage_panels(sink: UOp, panels: list[UOp], rows: list[UOp], block: UOp | Non
         share = min(parts, size(r))
         shares[r] = split_over(k, r, math.ceil(size(r) / share), "LOOP", "GLOBAL") if share < size(r) else k.new_range(share, "GLOBAL")
         parts //= share
-    return replace_axes(sink, shares) if shares else sink
+    return Kernel(replace_axes(sink, shares) if shares else sink)
 
 
 # ---- reductions and stages with SIMD axes of their own -----------------------------------------------------------------------------
-def own_lanes(sink: UOp, target: Target) -> UOp:
+def own_lanes(k: Kernel, target: Target) -> Kernel:
     """Statements that depend on no SIMD axis yet get one of their own; long sums get several accumulators."""
-    if target.lanes == 1: return sink
     done: set[UOp] = set()
     while True:
-        k = Kernel(sink)
         lanes = {n for n in k.order if n.op is Ops.RANGE and n.arg.kind == "LANE"}
         s = next((s for s in reversed(k.statements) if s.own and not (s.axes & lanes) and not done.intersection(s.own)), None)
-        if s is None: return sink
+        if s is None: return k
         done.update(s.own)
         lane = own_lane(k, s, target) if s.node is not k.root else None
         if lane is None: continue
-        if s.node.op is Ops.REDUCE: sink = lane_reduce(k, s, lane, target)
-        else: sink = replace_axes(sink, {lane: split_lane(k, lane, 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1, target)[0]})
+        if s.node.op is Ops.REDUCE: k = Kernel(lane_reduce(k, s, lane, target))
+        else:
+            vectors = 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1
+            k = Kernel(replace_axes(k.sink, {lane: split_lane(k, lane, vectors, target)[0]}))
 
 
 def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:
@@ -542,9 +538,9 @@ def lane_reduce(k: Kernel, s: Statement, lane: UOp, target: Target) -> UOp:
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------------------
-def parallel(sink: UOp, target: Target) -> UOp:
+def parallel(k: Kernel, target: Target) -> UOp:
     """Hand outer axes to threads: GLOBAL on a CPU, GLOBAL and LOCAL where there are workgroups."""
-    k = Kernel(sink)
+    sink = k.sink
     if k.root.op is not Ops.END: return sink
     root = next(s for s in k.statements if s.node is k.root)
     loops = [r for r in root.own if r.arg.kind == "LOOP"]
