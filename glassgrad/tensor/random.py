@@ -1,7 +1,7 @@
 """Random: counter-based. The key (seed and place in its stream) is fixed when the user calls: values do not depend on what is computed when.
 
 Every element is THREEFRY(key + place), the same bits on every device and in any order. `rand` uses the upper bits of one word, `randn` its
-two halves.
+two halves. Streams are told apart by their seed: one belongs to the process (manual_seed), others to Generators.
 """
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def next_key(words: int) -> UOp:
     return UOp(Ops.KEY, dtypes.uint64, (), key)
 
 
-def random_words(n: int) -> UOp:
-    """n random uint64 words, in one axis."""
-    return (UOp.iota(n).cast(dtypes.uint64) + next_key(n)).alu(Ops.THREEFRY, UOp.const(dtypes.uint64, THREEFRY_KEY))
+def random_words(n: int, generator: Any = None) -> UOp:
+    """n random uint64 words, in one axis, from the stream of `generator` or of the process."""
+    key = next_key(n) if generator is None else generator.take(n)
+    return (UOp.iota(n).cast(dtypes.uint64) + key).alu(Ops.THREEFRY, UOp.const(dtypes.uint64, THREEFRY_KEY))
 
 
 def unit_interval(words: UOp, d: DType) -> UOp:
@@ -56,13 +57,13 @@ class RandomMixin:
         return cls._made(value.reshape(shape), device, requires_grad)
 
     @classmethod
-    def random_bits(cls, n: int, *, device: str | None = None) -> Tensor:
+    def random_bits(cls, n: int, *, device: str | None = None, generator: Any = None) -> Tensor:
         """n random uint64 words."""
         to_shape((n,), "random_bits of shape")
-        return cls._random(random_words(n), (n,), device)
+        return cls._random(random_words(n, generator), (n,), device)
     @classmethod
-    def rand(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None) -> Tensor:
-        """Floats evenly from [0, 1).
+    def rand(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None, generator: Any = None) -> Tensor:
+        """Floats evenly from [0, 1). Here and in all that follows `generator` is the stream to draw from, a Generator.
 
         errors:  DTypeError for a dtype that is no float
 
@@ -72,28 +73,30 @@ class RandomMixin:
         True
         """
         sizes, d = to_shape(shape, "rand of shape"), _float("rand", dtype)
-        return cls._random(unit_interval(random_words(math.prod(sizes)), d).cast(d), sizes, device, requires_grad)
+        return cls._random(unit_interval(random_words(math.prod(sizes), generator), d).cast(d), sizes, device, requires_grad)
     @classmethod
-    def randn(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None) -> Tensor:
+    def randn(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None, generator: Any = None) -> Tensor:
         """Floats from the normal distribution with mean 0 and variance 1 (Box and Muller)."""
         sizes, d = to_shape(shape, "randn of shape"), _float("randn", dtype)
-        return cls._random(_normal(math.prod(sizes), d).cast(d), sizes, device, requires_grad)
+        return cls._random(_normal(math.prod(sizes), d, generator).cast(d), sizes, device, requires_grad)
     @classmethod
     def normal(cls, *shape: Any, mean: float = 0.0, std: float = 1.0, **more: Any) -> Tensor:
         """Floats from a normal distribution."""
         sizes, d = to_shape(shape, "normal of shape"), _float("normal", more.get("dtype"))
-        return cls._random((_normal(math.prod(sizes), d) * std + mean).cast(d), sizes, more.get("device"), more.get("requires_grad"))
+        value = _normal(math.prod(sizes), d, more.get("generator")) * std + mean
+        return cls._random(value.cast(d), sizes, more.get("device"), more.get("requires_grad"))
     @classmethod
     def uniform(cls, *shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = None, device: str | None = None,
-                requires_grad: bool | None = None) -> Tensor:
+                requires_grad: bool | None = None, generator: Any = None) -> Tensor:
         """Numbers evenly from [low, high), ints for an int dtype."""
         if dtype is not None and not to_dtype(dtype).is_float:
-            return cls.randint(*shape, low=int(low), high=int(high), dtype=dtype, device=device)
+            return cls.randint(*shape, low=int(low), high=int(high), dtype=dtype, device=device, generator=generator)
         sizes, d = to_shape(shape, "uniform of shape"), _float("uniform", dtype)
-        return cls._random((unit_interval(random_words(math.prod(sizes)), d) * (high - low) + low).cast(d), sizes, device, requires_grad)
+        value = unit_interval(random_words(math.prod(sizes), generator), d) * (high - low) + low
+        return cls._random(value.cast(d), sizes, device, requires_grad)
     @classmethod
     def randint(cls, *shape: Any, low: int = 0, high: int = 10, dtype: Any = None, device: str | None = None,
-                requires_grad: bool | None = None) -> Tensor:
+                requires_grad: bool | None = None, generator: Any = None) -> Tensor:
         """Ints evenly from low .. high - 1.
 
         errors:  UsageError if there is none, DTypeError for a dtype that is no int
@@ -104,16 +107,16 @@ class RandomMixin:
         if not d.is_int: raise DTypeError(f"randint of {d.name}\n  the dtype must be one of ints\n  try: Tensor.uniform")
         if low >= high: raise UsageError(f"randint(low={low}, high={high})\n  low must be less than high")
         sizes, span = to_shape(shape, "randint of shape"), high - low
-        words = random_words(math.prod(sizes))
+        words = random_words(math.prod(sizes), generator)
         # the upper half times the span, its upper half: no division and no bias above 2**-32
         value = ((words >> 32) * span) >> 32 if span <= 1 << 32 else words % span
         wide = dtypes.int64 if not d.is_unsigned else dtypes.uint64
         return cls._random((value.cast(wide) + low).cast(d), sizes, device, requires_grad)
     @classmethod
-    def randperm(cls, n: int, *, device: str | None = None, dtype: Any = None) -> Tensor:
+    def randperm(cls, n: int, *, device: str | None = None, dtype: Any = None, generator: Any = None) -> Tensor:
         """0 .. n-1 in random order."""
         if n < 0: raise UsageError(f"randperm({n})\n  the number must not be negative")
-        order = cls._random(random_words(n).cast(dtypes.int64), (n,), device).argsort()
+        order = cls._random(random_words(n, generator).cast(dtypes.int64), (n,), device).argsort()
         return order.cast(to_dtype(dtype or dtypes.default_int))
 
     def rand_like(self, **more: Any) -> Tensor: return type(self).rand(*self.shape, **self._alike(more))
@@ -145,7 +148,7 @@ class RandomMixin:
         sizes = _weight_shape(shape, "kaiming_normal")
         return cls.normal(*sizes, mean=0.0, std=math.sqrt(2.0 / (1 + a * a)) / math.sqrt(math.prod(sizes[1:])), **more)
 
-    def multinomial(self, num_samples: int = 1, replacement: bool = False) -> Tensor:
+    def multinomial(self, num_samples: int = 1, replacement: bool = False, generator: Any = None) -> Tensor:
         """Places drawn with these weights (one row, or each row on its own), int32.
 
         errors:  ShapeError for other than one or two axes, UsageError for more draws than places without replacement
@@ -160,10 +163,10 @@ class RandomMixin:
         cls = type(self)
         if replacement or num_samples == 1:
             sums = weights.cumsum(-1)
-            u = cls.rand(*self.shape[:-1], num_samples, device=self._storage.device) * sums[..., -1:]
+            u = cls.rand(*self.shape[:-1], num_samples, device=self._storage.device, generator=generator) * sums[..., -1:]
             return (u.unsqueeze(-1) >= sums.unsqueeze(-2)).sum(-1).clamp(0, n - 1)
         # the largest of log(weight) + Gumbel noise are draws without replacement
-        noise = -(-(cls.rand(*self.shape, device=self._storage.device).maximum(1e-30)).log()).log()
+        noise = -(-(cls.rand(*self.shape, device=self._storage.device, generator=generator).maximum(1e-30)).log()).log()
         return (weights.log() + noise).topk(num_samples)[1]
 
     def dropout(self, p: float = 0.5) -> Tensor:
@@ -191,8 +194,8 @@ def _float(what: str, dtype: Any) -> DType:
     return d
 
 
-def _normal(n: int, d: DType) -> UOp:
-    words = random_words(n)
+def _normal(n: int, d: DType, generator: Any = None) -> UOp:
+    words = random_words(n, generator)
     wide = dtypes.float64 if d is dtypes.float64 else dtypes.float32
     u = ((words >> 40).cast(dtypes.int32).cast(wide) + 1) * 2.0 ** -24      # (0, 1]: its logarithm is finite
     v = ((words & 0xFFFFFF).cast(dtypes.int32).cast(wide)) * (2 * math.pi * 2.0 ** -24)

@@ -21,6 +21,7 @@ from glassgrad.tensor.arguments import check_arguments
 from glassgrad.tensor.arrange import ArrangeMixin
 from glassgrad.tensor.conv import ConvMixin
 from glassgrad.tensor.creation import CreationMixin
+from glassgrad.tensor.distributions import DistributionMixin
 from glassgrad.tensor.elementwise import ElementwiseMixin
 from glassgrad.tensor.fft import FourierMixin
 from glassgrad.tensor.hash import HashMixin
@@ -47,7 +48,7 @@ from glassgrad.uop.uop import UOp
 @check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
              HashMixin, MatrixMixin, SpecialMixin, ArrangeMixin, StatisticsMixin, ProductsMixin,
-             VisionMixin, FourierMixin):
+             VisionMixin, FourierMixin, DistributionMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,
