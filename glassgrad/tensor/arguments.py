@@ -172,5 +172,6 @@ def _wrong(fn: FunctionType, name: str, kind: Kind, value: Any, fine: tuple[type
 
 
 def _short(x: Any) -> str:
+    if hasattr(x, "uop"): return f"Tensor{x.shape}"            # its values would have to be computed
     text = " ".join(repr(x).split())
     return text if len(text) < 60 else text[:56] + " ..."

@@ -17,7 +17,6 @@ from glassgrad.uop.ops import Ops, np
 from glassgrad.uop.uop import UOp
 
 LAZY_BYTES = 1 << 16   # read-only host memory of this size is copied when it is used, not before
-REPR_BYTES = 1 << 26   # the largest tensor that is read only to be printed
 
 
 def from_array(array: Any, dtype: DType | None, device: str | None) -> tuple[UOp, str]:

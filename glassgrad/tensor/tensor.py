@@ -21,6 +21,7 @@ from glassgrad.tensor.arguments import check_arguments
 from glassgrad.tensor.arrange import ArrangeMixin
 from glassgrad.tensor.conv import ConvMixin
 from glassgrad.tensor.creation import CreationMixin
+from glassgrad.tensor.display import show
 from glassgrad.tensor.distributions import DistributionMixin
 from glassgrad.tensor.elementwise import ElementwiseMixin
 from glassgrad.tensor.fft import FourierMixin
@@ -274,13 +275,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         found = self.numpy()
         return found if dtype is None else found.astype(dtype)
 
-    def __repr__(self) -> str:
-        head = f"shape={self.shape}, {self.dtype}, device={self.device!r}"
-        grad = ", requires_grad=True" if self._requires_grad else ""
-        known = not capture.is_tracing() and self.numel() * self.dtype.itemsize <= host.REPR_BYTES and engine.buffer_of(self.uop) is not None
-        if not known: return f"Tensor({head}{grad}, not realized)"
-        text = np.array2string(host.to_array(engine.buffer_of(self.uop), self.dtype, self.shape), prefix="Tensor(", separator=", ")
-        return f"Tensor({text}, {head}{grad})"
+    def __repr__(self) -> str: return show(self)
 
     # ---- writing -----------------------------------------------------------------------------------------------------------------
     def assign(self, x: Any) -> Tensor:
