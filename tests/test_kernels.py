@@ -149,3 +149,27 @@ def test_a_training_step_shares_no_work_with_itself():
     launches = [(r.unit, r.bufs, r.vals) for r in plan.rows]
     assert len(set(launches)) == len(launches)
     assert len(launches) <= 16
+
+
+# ---- training ----------------------------------------------------------------------------------------------------------------------
+def slopes(f, *xs: Tensor) -> list[Tensor]: return f(*xs).gradient(*xs)
+
+
+def test_gradients_of_norms_are_few_kernels():
+    x, w, b, g = data(64, 96), data(96), data(96), data(64, 96)
+    assert count(lambda: slopes(lambda x, w, b: ((x.layernorm() * w + b) * g).sum(), x, w, b)) <= 4
+    assert count(lambda: slopes(lambda x: (x.softmax() * g).sum(), x)) == 1
+
+
+def test_a_training_step_of_a_convolution_and_a_norm():
+    """The product and the copy with a margin both ways, statistics, their gradients with all updates of the channels."""
+    conv, norm, x = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm(8), data(4, 8, 16, 16)
+    weights = nn.state.get_parameters([conv, norm])
+    Tensor.realize(*weights)
+    optimizer = nn.optim.SGD(weights, lr=0.1, momentum=0.9)
+
+    def step() -> list[Tensor]:
+        with Tensor.train():
+            (norm(conv(x)).relu() * x).sum().backward()
+            return optimizer.schedule_step()
+    assert count(step) <= 10

@@ -1,7 +1,8 @@
 """Choose stores: every value is either stored once, kept in a row of scratch inside one kernel, or computed where it is wanted.
 
 in:      TENSOR form, a SINK of the values to store
-out:     TENSOR form: each stored value stands under CONTIGUOUS(arg=reason and kernel), each staged one under STAGE(arg=axes shared with the kernel)
+out:     TENSOR form: each stored value stands under CONTIGUOUS(arg=reason and kernel), each staged one under STAGE(arg=the axes that
+         it shares with the kernel)
 source:  the walk over indices is our own; the three choices are Halide's compute_root, compute_at and inline (PLDI 2013)
 
 Consumers come before producers: when a value is reached, every place that wants it is known, as an index over the loops of some

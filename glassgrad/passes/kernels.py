@@ -230,7 +230,7 @@ class _Cutter:
         if n.op is Ops.CONST: return n
         if n in self.made:
             at, value = self.made[n]
-            if flatten(idx, n.shape) is not at: raise CompilerBug(f"kernels: a value is read elsewhere in the kernel that stores it: {n.arg.reason}")
+            if flatten(idx, n.shape) is not at: raise CompilerBug(f"kernels: read elsewhere in the kernel that stores it: {n.arg.reason}")
             return value
         if n.op is Ops.CONTIGUOUS or n.op is Ops.BUFFER: return load(self.param(n, "buffer", n.size), flatten(idx, n.shape), gate)
         if n.op is Ops.IOTA: return simplify(idx[0].cast(n.dtype))

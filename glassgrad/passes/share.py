@@ -1,10 +1,10 @@
-"""Share kernels: stored values over the same loops are computed by one kernel, so that none reads from memory what another has in a register.
+"""Share kernels: one kernel stores several values over the same loops, so that none reads from memory what another has in a register.
 
-source:  levels of a dependence graph, as in list scheduling; what is fused is loop fusion with a dependence distance of zero (Kennedy & McKinley 1993)
+source:  levels as in list scheduling; loops are fused where the dependence distance is zero (Kennedy & McKinley 1993)
 
 A value's level is the most kernels that must run one after another before it can be computed. A value that another reads only at the very
 element it computes may stand in the same kernel: that step costs no level. Values of one level over the same loops then never wait for
-each other through a third kernel, so they may share one: they do if one reads the other, if both read the same memory, or if they are small.
+each other through a third kernel, so they may share one: they do if one reads the other, both read the same memory, or they are small.
 """
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Group:
 
 
 def share_kernels(order: list[UOp], facts: dict[UOp, Facts], results: set[UOp]) -> dict[UOp, int]:
-    """The number of the kernel of each stored value of `order` (sources first). What only its own kernel reads is not stored: it has none."""
+    """The number of the kernel of each stored value of `order` (sources first); none for what only its own kernel reads: it is not stored."""
     group_of: dict[UOp, Group] = {}
     known: dict[tuple[int, tuple[int, ...], UOp | None], Group] = {}    # by what they read; None: small ones
     for n in order:

@@ -95,7 +95,8 @@ class _Folds:
         if y is None: return None
         # the phases, which stand last, go beside the elements they are phases of
         place = {w.arg.axis: n.ndim + p for p, w in enumerate(w for w in self.windows_of if w.arg.stride > 1)}
-        y = y.reshape((*y.shape[:n.ndim], *self.phases)).permute(tuple(b for a in range(n.ndim) for b in (a, place.get(a)) if b is not None))
+        beside = tuple(b for a in range(n.ndim) for b in (a, place.get(a)) if b is not None)
+        y = y.reshape((*y.shape[:n.ndim], *self.phases)).permute(beside)
         y = y.reshape(tuple(w.count * w.arg.stride if (w := axes.get(a)) else m for a, m in enumerate(self.x.shape[:n.ndim])))
         starts = [w.first * w.arg.stride - w.shift if (w := axes.get(a)) else 0 for a in range(n.ndim)]
         return y.shrink(tuple((lo - at, hi - at) for at, (lo, hi) in zip(starts, self.box))).cast(n.dtype)
@@ -163,8 +164,9 @@ class _Folds:
         """UNFOLDs by the windows themselves: the element that place k of window (i - k*dilation) / stride stands for is i."""
         base, met = x, []
         while base.op is Ops.UNFOLD:
-            i = next((i for i, at in enumerate(ats) if at == (base.arg.axis, base.ndim - 1) and base.arg == self.windows_of[i].arg._replace(axis=at.a)), None)
-            if i is None: break
+            at = At(base.arg.axis, base.ndim - 1)
+            i = ats.index(at) if at in ats else -1
+            if i < 0 or base.arg != self.windows_of[i].arg._replace(axis=at.a): break
             met.append(i)
             base = base.src[0]
         rest = [at for i, at in enumerate(ats) if i not in met]
@@ -174,7 +176,8 @@ class _Folds:
     def operand(self, base: UOp, x: UOp, ats: Ats, met: tuple[int, ...]) -> Sheared:
         """Where the index arrives: padded and unfolded, or flipped, or read as it stands if the window was `met` already."""
         y, zero = base.reshape((*base.shape, *(1,) * (x.ndim - base.ndim))), set(self.nowhere(base))
-        ways = ["read" if i in met else "unfold" if y.shape[at.a] != 1 else "flip" if y.shape[at.k] != 1 else "" for i, at in enumerate(ats)]
+        def way_of(at: At) -> str: return "unfold" if y.shape[at.a] != 1 else "flip" if y.shape[at.k] != 1 else ""
+        ways = ["read" if i in met else way_of(at) for i, at in enumerate(ats)]
         ends: dict[int, tuple[int, int]] = {}
         for way, at, w in zip(ways, ats, self.windows_of):
             if way == "read": ends[at.a] = w.shift - w.first * w.arg.stride, w.last * w.arg.stride - w.shift - y.shape[at.a]
