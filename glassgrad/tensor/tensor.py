@@ -29,6 +29,7 @@ from glassgrad.tensor.hash import HashMixin
 from glassgrad.tensor.index import IndexMixin
 from glassgrad.tensor.linalg import LinalgMixin
 from glassgrad.tensor.loss import LossMixin
+from glassgrad.tensor.losses import LossesMixin
 from glassgrad.tensor.matrix import MatrixMixin
 from glassgrad.tensor.movement import MovementMixin
 from glassgrad.tensor.products import ProductsMixin
@@ -49,7 +50,7 @@ from glassgrad.uop.uop import UOp
 @check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
              HashMixin, MatrixMixin, SpecialMixin, ArrangeMixin, StatisticsMixin, ProductsMixin,
-             VisionMixin, FourierMixin, DistributionMixin):
+             VisionMixin, FourierMixin, DistributionMixin, LossesMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,
