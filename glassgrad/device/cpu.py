@@ -27,10 +27,13 @@ X86_64_V3 = {"+avx", "+avx2", "+bmi", "+bmi2", "+cx16", "+f16c", "+fma", "+lzcnt
              "+sse4.2", "+ssse3", "+xsave"}
 HUGE_PAGE_BYTES = 2 << 20
 MADV_HUGEPAGE = 14
-# No more: the code generator's own strength reduction sees to the addresses, and tiles, vectors and unrolled copies are the compiler's
-# work already. LLVM's O1 gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much; instruction_combine
-# undoes our MAX (vmaxps + vblendvps becomes vcmpltps + vorps + vblendvps: test_max_is_one_instruction_off_the_chain).
+# No more: tiles, vectors and unrolled copies are the compiler's work already, and so are addresses that loops step along. LLVM's O1
+# gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much; instruction_combine undoes our MAX (vmaxps +
+# vblendvps becomes vcmpltps + vorps + vblendvps: test_max_is_one_instruction_off_the_chain).
 PASSES = ("sroa", "simplify_cfg")
+# A third of the code generator's time, for addresses that are already as it would make them. The switch is one for the whole process,
+# which may hold other users of LLVM (numba): it is on only while we generate code.
+SWITCH = "-disable-lsr"
 
 
 class CpuProgram(NamedTuple):
@@ -111,14 +114,18 @@ class _Llvm:
         return machine, module
 
     def compile(self, text: str, features: str) -> bytes:
-        with self.lock:
-            machine, module = self.optimise(text, features)
-            return machine.emit_object(module)
+        return self.generate(text, features, "emit_object")
 
     def assembly(self, text: str, features: str) -> str:
+        return self.generate(text, features, "emit_assembly")
+
+    def generate(self, text: str, features: str, form: str) -> Any:
+        """Machine code in the form that a method of the code generator gives."""
         with self.lock:
             machine, module = self.optimise(text, features)
-            return machine.emit_assembly(module)
+            self.binding.set_option("", SWITCH)
+            try: return getattr(machine, form)(module)
+            finally: self.binding.set_option("", f"{SWITCH}=false")
 
     def link(self, binaries: Sequence[bytes], imports: dict[str, int], exports: Sequence[str]) -> tuple[Any, dict[str, int]]:
         """Load objects as one library; what keeps it in memory, and the addresses of its exports. A library takes 1 ms, an object 0.1 ms."""

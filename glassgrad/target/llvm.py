@@ -82,13 +82,18 @@ class _Writer:
         self.program, self.target = program, target
         self.has = {f[1:] for f in target.features.split(",") if f[:1] == "+"}
         self.entry: list[str] = []
-        self.lines: list[str] = []
+        self.lines: list[str | list[str]] = []               # a list stands before a loop, for what is put there later
         self.names: dict[UOp, str] = {}
         self.declared: dict[str, str] = {}
         self.count = 0
         self.block = "entry"
         self.loops: dict[UOp, tuple[str, str, str]] = {}     # RANGE -> (body label, exit label, count)
         self.bases: list[dict[tuple[str, str, UOp], str]] = [{}]   # pointers made so far, one level per open block scope
+        self.heads: list[list[str]] = []                     # the place before each open loop
+        self.level: dict[UOp, int] = {}                      # how many loops were open where a node was written
+        self.multiples: dict[UOp, dict[UOp, int]] = {}       # RANGE -> products with a constant: a loop steps them along with itself
+        for n in program.uops:
+            if n.op is Ops.MUL and n.src[0].op is Ops.RANGE and n.src[1].op is Ops.CONST: self.multiples.setdefault(n.src[0], {})[n] = n.src[1].arg
         self.lines_of = {n: line for n in program.uops if (line := self.straight(n)) is not None}
         self.folded = _folded(program.uops, self.lines_of)
         self.written = {_memory(n.src[0]) for n in program.uops if n.op is Ops.STORE}
@@ -162,11 +167,12 @@ class _Writer:
                        f"  %u{p.slot} = load {ty}, ptr %w{p.slot}, align 8"]
             args.append(f"{ty}{self.pointer_facts(p.slot, p.size * p.dtype.itemsize) if ty == 'ptr' else ''} %p{p.slot}")
             passed.append(f"{ty} %u{p.slot}")
+        lines = [text for x in self.lines for text in ([x] if isinstance(x, str) else x)]
         width = f' "prefer-vector-width"="{self.target.lanes * 32}"' if self.target.lanes > 8 else ""
         return "\n".join([
             f'define void @"{name}"(ptr %bufs, ptr %vals, i64 %begin, i64 %end) #0 {{', *unpack,
             f'  call void @"{name}.body"({", ".join(passed)})', "  ret void", "}",
-            f'define internal void @"{name}.body"({", ".join(args)}) #0 {{', "entry:", *self.entry, *self.lines, "  ret void", "}",
+            f'define internal void @"{name}.body"({", ".join(args)}) #0 {{', "entry:", *self.entry, *lines, "  ret void", "}",
             *self.declared.values(), f"attributes #0 = {{ noinline nounwind{width} }}", "!0 = !{i32 1}", ""])
 
     def pointer_facts(self, slot: int, size: int) -> str:
@@ -210,11 +216,12 @@ class _Writer:
         """Write uops[i] (and the stores after it that share its gate); the next place to go on."""
         n = uops[i]
         if n.op is Ops.STORE: return self.stores(uops, i)
-        if n in self.folded: pass
+        if n in self.folded or n in self.level and n.op is Ops.MUL: pass
         elif n.op.is_alu: self.names[n] = self.alu(n)
         elif n in self.names and n.op is not Ops.ACC: pass
         elif n.op in _EMIT: _EMIT[n.op](self, n)
         else: raise CompilerBug(f"llvm: {n.op} may not stand in LINEAR form on a CPU: {n!r}")
+        self.level[n] = len(self.heads)
         return i + 1
 
     # ---- leaves and control ----
@@ -235,6 +242,8 @@ class _Writer:
         """A loop that tests at its end; a count that may be 0 is tested before too."""
         (count,), ty, before = n.src, self.ty(n.dtype), self.block
         self.bases.append({})
+        self.heads.append([])
+        self.lines.append(self.heads[-1])
         if count.op is Ops.CONST and count.arg == 1:
             self.names[n] = "0"
             return
@@ -244,14 +253,19 @@ class _Writer:
         self.start(body)
         self.names[n] = f"%i{body}"
         self.lines.append(f"  %i{body} = phi {ty} [ 0, %{before} ], [ %n{body}, %e{body} ]")
+        for k, product in enumerate(self.multiples.get(n, ())):
+            self.names[product], self.level[product] = f"%i{body}x{k}", len(self.heads)
+            self.lines.append(f"  %i{body}x{k} = phi {ty} [ 0, %{before} ], [ %n{body}x{k}, %e{body} ]")
         self.loops[n] = (body, out, self[count])
 
     def close_loop(self, n: UOp) -> None:
         self.bases.pop()
+        self.heads.pop()
         (loop,) = n.src
         if loop not in self.loops: return
         (body, out, count), ty = self.loops[loop], self.ty(loop.dtype)
         self.lines += [f"  br label %e{body}", f"e{body}:", f"  %n{body} = add nuw nsw {ty} %i{body}, 1",
+                       *[f"  %n{body}x{k} = add {ty} %i{body}x{k}, {c}" for k, c in enumerate(self.multiples.get(loop, {}).values())],
                        f"  %c{body} = icmp slt {ty} %n{body}, {count}", f"  br i1 %c{body}, label %{body}, label %{out}"]
         self.start(out)
 
@@ -275,10 +289,24 @@ class _Writer:
             return self.let(f"getelementptr{flags} {ty}, ptr {self[buf]}, i64 {constant}") if constant else self[buf]
         key = (self[buf], ty, base)
         found = next((level[key] for level in reversed(self.bases) if key in level), None)
-        if found is None:
-            found = self.let(f"getelementptr {ty}, ptr {self[buf]}, {self.typed(base)}")
-            self.bases[-1][key] = found
+        if found is None: found = self.bases[-1][key] = self.let(f"getelementptr {ty}, ptr {self.row(buf, ty, base)}")
         return self.let(f"getelementptr {ty}, ptr {found}, i64 {constant}") if constant else found
+
+    def row(self, buf: UOp, ty: str, base: UOp) -> str:
+        """The operands of an address. What of the index a loop does not change is added to the pointer before that loop: the loop is left
+        with one addition that the access itself can do, and no pass has to find that out."""
+        if base.op is Ops.ADD:
+            outer, inner = sorted(base.src, key=lambda s: self.level.get(s, 0))
+            at, within = self.level.get(outer, 0), self.level.get(inner, 0)
+            if at < within <= len(self.heads):
+                key = (self[buf], ty, outer)
+                found = next((level[key] for level in reversed(self.bases[:within]) if key in level), None)
+                if found is None:
+                    found = self.bases[within - 1][key] = f"%v{self.count}"
+                    self.count += 1
+                    self.heads[within - 1].append(f"  {found} = getelementptr {ty}, ptr {self[buf]}, {self.typed(outer)}")
+                return f"{found}, {self.typed(inner)}"
+        return f"{self[buf]}, {self.typed(base)}"
 
     def from_memory(self, d: DType, value: str) -> str:
         if not d.is_bool: return value
