@@ -15,13 +15,6 @@ from glassgrad.uop.errors import ShapeError, UsageError
 Sizes = int | Sequence[int]
 
 
-class Sequential(list):
-    """Functions one after the other: Sequential([Linear(4, 8), Tensor.relu, Linear(8, 2)])."""
-    def __call__(self, x: Tensor) -> Tensor:
-        for layer in self: x = layer(x)
-        return x
-
-
 class Linear:
     """x @ weight.T + bias over the last axis.
 
@@ -64,6 +57,13 @@ class Conv1d(Conv2d):
         super().__init__(in_channels, out_channels, _sizes(kernel_size, 1), stride, padding, dilation, groups, bias)
 
 
+class Conv3d(Conv2d):
+    """Convolution over three axes: x (N, in_channels, D, H, W)."""
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes | str = 0,
+                 dilation: Sizes = 1, groups: int = 1, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, _sizes(kernel_size, 3), stride, padding, dilation, groups, bias)
+
+
 class ConvTranspose2d:
     """The transpose of Conv2d: what spreads each element over a window. Used to make images larger.
 
@@ -89,6 +89,13 @@ class ConvTranspose1d(ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0,
                  output_padding: Sizes = 0, dilation: Sizes = 1, groups: int = 1, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, _sizes(kernel_size, 1), stride, padding, output_padding, dilation, groups, bias)
+
+
+class ConvTranspose3d(ConvTranspose2d):
+    """ConvTranspose2d over three axes."""
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0,
+                 output_padding: Sizes = 0, dilation: Sizes = 1, groups: int = 1, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, _sizes(kernel_size, 3), stride, padding, output_padding, dilation, groups, bias)
 
 
 class BatchNorm:
@@ -127,7 +134,7 @@ class BatchNorm:
         return mean, var
 
 
-BatchNorm2d = BatchNorm3d = BatchNorm
+BatchNorm1d = BatchNorm2d = BatchNorm3d = BatchNorm
 
 
 class LayerNorm:
@@ -180,6 +187,9 @@ class InstanceNorm(GroupNorm):
     """Normalise each channel of each example."""
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(num_features, num_features, eps, affine)
+
+
+InstanceNorm1d = InstanceNorm2d = InstanceNorm3d = InstanceNorm
 
 
 class RMSNorm:

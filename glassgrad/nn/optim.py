@@ -10,9 +10,10 @@ The learning rate is a tensor, so changing it (`optimizer.lr.assign(...)`, or a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from glassgrad.nn.optimizer import Optimizer, OptimizerGroup  # noqa: F401  (the groups and the rules of `optimizers` are reached from here)
+from glassgrad.nn.optimizers import Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop  # noqa: F401
 from glassgrad.nn.schedules import (  # noqa: F401  (the schedules are reached as nn.optim.StepLR ...)
     CosineAnnealingLR,
     ExponentialLR,
@@ -28,95 +29,8 @@ from glassgrad.nn.schedules import (  # noqa: F401  (the schedules are reached a
 from glassgrad.tensor.tensor import Tensor
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import UsageError
-from glassgrad.uop.ops import np
 
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # Keller Jordan's quintic: steep at zero, so small singular values reach 1 quickly
-
-
-class Optimizer:
-    """Base: holds the tensors that learn (`params`), those that are only kept (`buffers`), and the learning rate.
-
-    errors:  UsageError if there is nothing to learn
-    """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor) -> None:
-        listed = list(params) if isinstance(params, Iterable) and not isinstance(params, Tensor) else [None]
-        if not all(isinstance(x, Tensor) for x in listed):
-            raise UsageError(f"{type(self).__name__} of a {type(params).__name__}\n  the weights must be a list of Tensors\n  try: get_parameters(model)")
-        params = list({id(x): x for x in listed}.values())
-        for x in params:
-            if x.requires_grad is None: x.requires_grad = True
-        self.params = [x for x in params if x.requires_grad]
-        self.buffers = [x for x in params if not x.requires_grad]
-        if not self.params:
-            raise UsageError(f"{type(self).__name__} of {len(params)} tensors\n  none has requires_grad=True\n  try: get_parameters(model)")
-        self.initial_lr = float(lr.item()) if isinstance(lr, Tensor) else float(lr)
-        self.lr = lr if isinstance(lr, Tensor) else Tensor(np.array([lr], np.float32), device=self.params[0].device)
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for x in self.params: x.grad = None
-
-    def step(self) -> None:
-        """Compute new weights from the gradients.
-
-        errors:  UsageError if no weight has a gradient
-        """
-        Tensor.realize(*self.schedule_step())
-
-    def schedule_step(self) -> list[Tensor]:
-        """As `step`, but lazy: what it returns is still to be realized. Weights without gradient stay as they are."""
-        used = [i for i, x in enumerate(self.params) if x.grad is not None]
-        if not used:
-            raise UsageError(
-                f"{type(self).__name__}.step\n  none of its {len(self.params)} weights has a gradient\n  try: loss.backward() before"
-            )
-        lr = self.lr.reshape(())
-        changed = self.begin_step()
-        for i in used:
-            x = self.params[i]
-            wide, grad = x.detach().cast(self.wide(x)), x.grad.detach().cast(self.wide(x))
-            new, state = self.update(i, wide, grad, lr)
-            x.assign(new.cast(x.dtype))
-            changed += [x, *state]
-        return changed + self.buffers
-
-    def begin_step(self) -> list[Tensor]:
-        """What changes once a step; returns the tensors assigned."""
-        return []
-
-    def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(new value of weight i, state tensors assigned)."""
-        raise NotImplementedError(f"{type(self).__name__}.update")
-
-    def wide(self, x: Tensor) -> Any:
-        """The type updates of `x` are computed in."""
-        return dtypes.float32 if x.dtype.bits < 32 else x.dtype
-
-    def zeros(self) -> list[Tensor]:
-        """A state tensor for each weight, zero."""
-        made = [Tensor.zeros(*x.shape, dtype=self.wide(x), device=x.device).contiguous() for x in self.params]
-        for x in made: x.requires_grad = False
-        return made
-
-    def counter(self) -> Tensor:
-        """A state number, zero."""
-        x = Tensor(np.zeros((), np.float32), device=self.params[0].device)
-        x.requires_grad = False
-        return x
-
-
-class OptimizerGroup(Optimizer):
-    """Several optimizers as one: each for its own weights, one realize call for all."""
-    def __init__(self, *optimizers: Optimizer) -> None:
-        self.optimizers = optimizers
-        self.params = [x for o in optimizers for x in o.params]
-        self.buffers = [x for o in optimizers for x in o.buffers]
-
-    def __getitem__(self, i: int) -> Optimizer: return self.optimizers[i]
-    def zero_grad(self) -> None:
-        """Forget the gradients of all."""
-        for o in self.optimizers: o.zero_grad()
-    def schedule_step(self) -> list[Tensor]: return [x for o in self.optimizers for x in o.schedule_step()]
 
 
 class SGD(Optimizer):
@@ -131,7 +45,7 @@ class SGD(Optimizer):
         self.b = self.zeros() if momentum else []
 
     def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
-        if self.weight_decay: grad = grad + x * self.weight_decay
+        if self.of(i, "weight_decay"): grad = grad + x * self.of(i, "weight_decay")
         if self.classic: grad = grad * lr
         if self.momentum:
             b = self.b[i].assign(self.b[i] * self.momentum + grad)
@@ -152,8 +66,9 @@ class LARS(Optimizer):
 
     def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
         size, slope = x.square().sum().sqrt(), grad.square().sum().sqrt()
-        ratio = ((size > 0) & (slope > 0)).where(self.tcoef * size / (slope + self.weight_decay * size), 1.0)
-        grad = (grad + x * self.weight_decay) * ratio
+        decay = self.of(i, "weight_decay")
+        ratio = ((size > 0) & (slope > 0)).where(self.tcoef * size / (slope + decay * size), 1.0)
+        grad = (grad + x * decay) * ratio
         if self.classic: grad = grad * lr
         b = self.b[i].assign(self.b[i] * self.momentum + grad)
         grad = grad + b * self.momentum if self.nesterov else b
@@ -180,7 +95,7 @@ class LAMB(Optimizer):
     def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
         m = self.m[i].assign(self.m[i] * self.b1 + grad * (1 - self.b1))
         v = self.v[i].assign(self.v[i] * self.b2 + grad.square() * (1 - self.b2))
-        change = m / self.c1 / ((v / self.c2).sqrt() + self.eps) + x * self.weight_decay
+        change = m / self.c1 / ((v / self.c2).sqrt() + self.eps) + x * self.of(i, "weight_decay")
         if not self.adam:
             size, length = x.square().sum().sqrt(), change.square().sum().sqrt()
             change = change * ((size > 0) & (length > 0)).where(size / length, 1.0)
@@ -244,7 +159,7 @@ class Muon(Optimizer):
         matrix = b.reshape(b.shape[0], -1)
         scale = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
         change = orthogonalize(matrix, self.ns_steps, self.ns_coefficients).reshape(x.shape) * scale
-        return x * (1 - lr * self.weight_decay) - change * lr, [self.b[i]]
+        return x * (1 - lr * self.of(i, "weight_decay")) - change * lr, [self.b[i]]
 
 
 def orthogonalize(x: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = NEWTON_SCHULZ, eps: float = 1e-7) -> Tensor:
