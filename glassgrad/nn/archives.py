@@ -64,7 +64,8 @@ def tar_extract(source: Source) -> dict[str, Tensor]:
             is_plain = isinstance(archive.fileobj, io.BytesIO)
             for member in archive:
                 if not member.isreg(): continue
-                if is_plain and not member.issparse(): found[member.name] = Tensor(data[member.offset_data:member.offset_data + member.size])
+                if is_plain and not member.issparse():
+                    found[member.name] = Tensor(data[member.offset_data:member.offset_data + member.size])
                 else: found[member.name] = Tensor(archive.extractfile(member).read())  # type: ignore[union-attr]
                 if found[member.name].shape != (member.size,): raise broken(what, f"{member.name!r} is cut off")
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error: raise broken(what, str(error)) from None
@@ -81,7 +82,8 @@ class TensorIO(io.RawIOBase):
     """
     def __init__(self, t: Tensor) -> None:
         if t.dtype is not dtypes.uint8 or t.ndim != 1:
-            raise DTypeError(f"TensorIO of {t.shape} {t.dtype.short}\n  it must be a vector of bytes\n  try: x.flatten().bitcast(dtypes.uint8)")
+            raise DTypeError(f"TensorIO of {t.shape} {t.dtype.short}\n"
+                             f"  it must be a vector of bytes\n  try: x.flatten().bitcast(dtypes.uint8)")
         self.tensor, self.place = t, 0
 
     def readable(self) -> bool: return True

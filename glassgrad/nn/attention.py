@@ -15,16 +15,21 @@ class MultiheadAttention:
     """Attention of several heads, each over its share of the width: (query, key, value) -> (output, weights).
 
     shapes:  query (L, N, E), key (S, N, kdim), value (S, N, vdim), batches first with batch_first, or without N -> output as the query;
-             weights (N, L, S), the mean over the heads, or (N, num_heads, L, S) with average_attn_weights=False; None with need_weights=False
-    masks:   true (or -inf) is what may not be seen: key_padding_mask (N, S), attn_mask (L, S) or (N * num_heads, L, S); is_causal: nothing later
+             weights (N, L, S), the mean over the heads, or (N, num_heads, L, S) with average_attn_weights=False; None with
+             need_weights=False
+    masks:   true (or -inf) is what may not be seen: key_padding_mask (N, S), attn_mask (L, S) or (N * num_heads, L, S); is_causal:
+             nothing later
     errors:  UsageError if the heads do not divide the width; ShapeError if the shapes do not fit
     source:  A. Vaswani et al., Attention is all you need (2017); torch.nn.MultiheadAttention
     """
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None, vdim: int | None = None,
-                 batch_first: bool = False) -> None:
-        if num_heads < 1 or embed_dim % num_heads: raise UsageError(f"MultiheadAttention of width {embed_dim} with {num_heads} heads\n  heads must divide the width")
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None,
+                 vdim: int | None = None, batch_first: bool = False) -> None:
+        if num_heads < 1 or embed_dim % num_heads:
+            raise UsageError(f"MultiheadAttention of width {embed_dim} with {num_heads} heads\n  heads must divide the width")
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
-        if kdim in (None, embed_dim) and vdim in (None, embed_dim): self.in_proj_weight = Tensor.glorot_uniform(3 * embed_dim, embed_dim, requires_grad=True)
+        self.is_split = kdim not in (None, embed_dim) or vdim not in (None, embed_dim)
+        if not self.is_split:
+            self.in_proj_weight = Tensor.glorot_uniform(3 * embed_dim, embed_dim, requires_grad=True)
         else:
             self.q_proj_weight = Tensor.glorot_uniform(embed_dim, embed_dim, requires_grad=True)
             self.k_proj_weight = Tensor.glorot_uniform(embed_dim, kdim or embed_dim, requires_grad=True)
@@ -33,12 +38,13 @@ class MultiheadAttention:
         self.out_proj = Linear(embed_dim, embed_dim, bias)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None, need_weights: bool = True,
-                 attn_mask: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
+                 attn_mask: Tensor | None = None, average_attn_weights: bool = True,
+                 is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
         single = query.ndim == 2
         if single: query, key, value = (x.unsqueeze(0) for x in (query, key, value))
         elif not self.batch_first: query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         if query.ndim != 3 or query.shape[2] != self.embed_dim or key.shape[:2] != value.shape[:2]:
-            raise ShapeError(f"MultiheadAttention({self.embed_dim}, {self.num_heads}) of query {query.shape}, key {key.shape}, value {value.shape}\n"
+            raise ShapeError(f"MultiheadAttention({self.embed_dim}, {self.num_heads}) of {query.shape}, {key.shape}, {value.shape}\n"
                              f"  the query must be {self.embed_dim} wide, key and value equally long")
         q, k, v = self.projected(query, key, value)
         mask = self.mask(key_padding_mask, attn_mask, is_causal, query, key)
@@ -54,7 +60,7 @@ class MultiheadAttention:
 
     def projected(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """Query, key and value as (N, heads, length, width of a head)."""
-        weights = self.in_proj_weight.chunk(3) if hasattr(self, "in_proj_weight") else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight) if self.is_split else self.in_proj_weight.chunk(3)
         biases = self.in_proj_bias.chunk(3) if self.in_proj_bias is not None else (None,) * 3
         parts = [x.linear(w.transpose(0, 1), b) for x, w, b in zip((query, key, value), weights, biases)]
         return [x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2) for x in parts]
@@ -86,8 +92,9 @@ class Block:
         self.linear1, self.linear2 = Linear(d_model, dim_feedforward, bias), Linear(dim_feedforward, d_model, bias)
         self.norm1, self.norm2 = LayerNorm(d_model, layer_norm_eps), LayerNorm(d_model, layer_norm_eps)
         self.dropout, self.norm_first = dropout, norm_first
-        self.activation = {"relu": Tensor.relu, "gelu": lambda x: x.gelu("none")}.get(activation, activation) if isinstance(activation, str) else activation
-        if isinstance(self.activation, str): raise UsageError(f"a transformer layer with activation={activation!r}\n  try: 'relu', 'gelu' or a function")
+        self.activation = {"relu": Tensor.relu, "gelu": lambda x: x.gelu("none")}.get(activation, activation)
+        if isinstance(self.activation, str):
+            raise UsageError(f"a transformer layer with activation={activation!r}\n  try: 'relu', 'gelu' or a function")
 
     def added(self, x: Tensor, norm: Function, f: Function) -> Tensor:
         """x + f(x), normalised before or after."""
@@ -107,7 +114,8 @@ class TransformerEncoderLayer(Block):
                  layer_norm_eps: float = 1e-5, batch_first: bool = False, norm_first: bool = False, bias: bool = True) -> None:
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
 
-    def __call__(self, src: Tensor, src_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    def __call__(self, src: Tensor, src_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
+                 is_causal: bool = False) -> Tensor:
         def attend(x: Tensor) -> Tensor: return self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal)[0]
         return self.added(self.added(src, self.norm1, attend), self.norm2, self.feed)
 
@@ -123,10 +131,12 @@ class TransformerDecoderLayer(Block):
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
         self.norm3 = LayerNorm(d_model, layer_norm_eps)
 
-    def __call__(self, tgt: Tensor, memory: Tensor, tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None, tgt_key_padding_mask: Tensor | None = None,
+    def __call__(self, tgt: Tensor, memory: Tensor, tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None,
+                 tgt_key_padding_mask: Tensor | None = None,
                  memory_key_padding_mask: Tensor | None = None, tgt_is_causal: bool = False, memory_is_causal: bool = False) -> Tensor:
         def attend(x: Tensor) -> Tensor: return self.self_attn(x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal)[0]
-        def recall(x: Tensor) -> Tensor: return self.multihead_attn(x, memory, memory, memory_key_padding_mask, False, memory_mask, is_causal=memory_is_causal)[0]
+        def recall(x: Tensor) -> Tensor:
+            return self.multihead_attn(x, memory, memory, memory_key_padding_mask, False, memory_mask, is_causal=memory_is_causal)[0]
         x = self.added(tgt, self.norm1, attend)
         return self.added(self.added(x, self.norm2, recall), self.norm3, self.feed)
 
@@ -138,7 +148,8 @@ class TransformerEncoder:
     """
     def __init__(self, make: Callable[[], Any], num_layers: int, norm: Function | None = None) -> None:
         self.layers, self.norm = [make() for _ in range(num_layers)], norm
-    def __call__(self, src: Tensor, mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    def __call__(self, src: Tensor, mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
+                 is_causal: bool = False) -> Tensor:
         for layer in self.layers: src = layer(src, mask, src_key_padding_mask, is_causal)
         return src if self.norm is None else self.norm(src)
 
@@ -161,15 +172,18 @@ class Transformer:
     shapes:  src (S, N, E), tgt (T, N, E) -> (T, N, E), batches first with batch_first
     source:  torch.nn.Transformer
     """
-    def __init__(self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6, dim_feedforward: int = 2048,
+    def __init__(self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
+                 dim_feedforward: int = 2048,
                  dropout: float = 0.1, activation: str | Function = "relu", layer_norm_eps: float = 1e-5, batch_first: bool = False,
                  norm_first: bool = False, bias: bool = True) -> None:
         facts = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
         self.encoder = TransformerEncoder(lambda: TransformerEncoderLayer(*facts), num_encoder_layers, LayerNorm(d_model, layer_norm_eps))
         self.decoder = TransformerDecoder(lambda: TransformerDecoderLayer(*facts), num_decoder_layers, LayerNorm(d_model, layer_norm_eps))
 
-    def __call__(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None, tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None,
-                 src_key_padding_mask: Tensor | None = None, tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None) -> Tensor:
+    def __call__(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None, tgt_mask: Tensor | None = None,
+                 memory_mask: Tensor | None = None,
+                 src_key_padding_mask: Tensor | None = None, tgt_key_padding_mask: Tensor | None = None,
+                 memory_key_padding_mask: Tensor | None = None) -> Tensor:
         memory = self.encoder(src, src_mask, src_key_padding_mask)
         return self.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
 

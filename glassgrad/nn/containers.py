@@ -10,7 +10,8 @@ from glassgrad.tensor.tensor import Tensor
 
 class Sequential(list):
     """Functions one after the other: Sequential(Linear(4, 8), Tensor.relu, Linear(8, 2)), or of one list of them."""
-    def __init__(self, *layers: Any) -> None: super().__init__(layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers)
+    def __init__(self, *layers: Any) -> None:
+        super().__init__(layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers)
     def __call__(self, x: Tensor) -> Tensor:
         for layer in self: x = layer(x)
         return x

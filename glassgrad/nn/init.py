@@ -25,7 +25,8 @@ def fans(x: Tensor) -> tuple[int, int]:
 
     errors:  ShapeError below two axes
     """
-    if x.ndim < 2: raise ShapeError(f"the fans of weights {x.shape}\n  weights have an output axis, an input axis and perhaps a window behind")
+    if x.ndim < 2:
+        raise ShapeError(f"the fans of weights {x.shape}\n  weights have an output axis, an input axis and perhaps a window behind")
     window = math.prod(x.shape[2:])
     return x.shape[1] * window, x.shape[0] * window
 
@@ -34,8 +35,12 @@ def _put(x: Tensor, value: Tensor) -> Tensor: return x.assign(value.cast(x.dtype
 def _more(x: Tensor, generator: Any) -> dict[str, Any]: return {"device": x.device, "generator": generator}
 
 
-def uniform_(x: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor: return _put(x, Tensor.uniform(*x.shape, low=a, high=b, **_more(x, generator)))
-def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor: return _put(x, Tensor.normal(*x.shape, mean=mean, std=std, **_more(x, generator)))
+def uniform_(x: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
+    """Evenly from [a, b)."""
+    return _put(x, Tensor.uniform(*x.shape, low=a, high=b, **_more(x, generator)))
+def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+    """Normal numbers."""
+    return _put(x, Tensor.normal(*x.shape, mean=mean, std=std, **_more(x, generator)))
 def trunc_normal_(x: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None) -> Tensor:
     """Normal numbers that lie from a to b."""
     return _put(x, Tensor.truncated_normal(*x.shape, mean=mean, std=std, a=a, b=b, **_more(x, generator)))
@@ -58,7 +63,9 @@ def dirac_(x: Tensor, groups: int = 1) -> Tensor:
 
     errors:  ShapeError for other than 3 to 5 axes, or if groups do not divide the outputs
     """
-    if not 3 <= x.ndim <= 5 or x.shape[0] % groups: raise ShapeError(f"dirac_ of {x.shape} in {groups} groups\n  it must be the weights of a convolution, with a multiple of {groups} outputs")
+    if not 3 <= x.ndim <= 5 or x.shape[0] % groups:
+        raise ShapeError(f"dirac_ of {x.shape} in {groups} groups\n"
+                         f"  it must be the weights of a convolution, with a multiple of {groups} outputs")
     outs, ins, *window = x.shape
     middle = Tensor.eye(outs // groups, ins).repeat(groups, 1).reshape(outs, ins, *[1] * len(window))
     return _put(x, middle.pad([(0, 0), (0, 0), *[(n // 2, n - 1 - n // 2) for n in window]]).to(x.device))

@@ -20,30 +20,35 @@ class FromMethod:
             raise ArgumentError(f"{type(self).__name__} of {len(args)} options\n  it takes {', '.join(self.order) or 'none'}")
         self.options = dict(zip(self.order, args)) | {name: x for name, x in options.items() if name != "inplace"}
         unknown = sorted(set(self.options) - set(self.order))
-        if unknown: raise ArgumentError(f"{type(self).__name__} with {unknown[0]}={self.options[unknown[0]]!r}\n  it takes {', '.join(self.order) or 'no options'}")
+        if unknown:
+            raise ArgumentError(f"{type(self).__name__} with {unknown[0]}={self.options[unknown[0]]!r}\n"
+                                f"  it takes {', '.join(self.order) or 'no options'}")
 
     def __call__(self, *xs: Tensor) -> Any: return getattr(Tensor, self.method)(*xs, **self.options)
     def __repr__(self) -> str: return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
 
 
 ROWS = """
-ReLU relu|ReLU6 relu6|LeakyReLU leaky_relu|ELU elu|CELU celu|SELU selu|GELU gelu|SiLU silu|Mish mish|Sigmoid sigmoid|LogSigmoid logsigmoid|Tanh tanh
-Softplus softplus|Softsign softsign|Hardswish hardswish|Hardsigmoid hardsigmoid|Hardtanh hardtanh|Hardshrink hardshrink|Softshrink softshrink
-Tanhshrink tanhshrink|Threshold threshold|RReLU rrelu|GLU glu|Softmax softmax|LogSoftmax log_softmax|Softmin softmin|Flatten flatten
-Unflatten unflatten|PixelShuffle pixel_shuffle|PixelUnshuffle pixel_unshuffle|ChannelShuffle channel_shuffle|LocalResponseNorm local_response_norm
-Unfold im2col|Fold fold|MaxPool1d max_pool1d kernel_size stride padding dilation return_indices ceil_mode|MaxPool2d max_pool2d kernel_size stride padding dilation return_indices ceil_mode
-MaxPool3d max_pool3d kernel_size stride padding dilation return_indices ceil_mode
-AvgPool1d avg_pool1d|AvgPool2d avg_pool2d kernel_size stride padding ceil_mode count_include_pad|AvgPool3d avg_pool3d
-LPPool1d lp_pool1d|LPPool2d lp_pool2d|LPPool3d lp_pool3d|MaxUnpool1d max_unpool1d 1|MaxUnpool2d max_unpool2d 1|MaxUnpool3d max_unpool3d 1
+ReLU relu|ReLU6 relu6|LeakyReLU leaky_relu|ELU elu|CELU celu|SELU selu|GELU gelu|SiLU silu|Mish mish|Sigmoid sigmoid
+LogSigmoid logsigmoid|Tanh tanh|Softplus softplus|Softsign softsign|Hardswish hardswish|Hardsigmoid hardsigmoid|Hardtanh hardtanh
+Hardshrink hardshrink|Softshrink softshrink|Tanhshrink tanhshrink|Threshold threshold|RReLU rrelu|GLU glu|Softmax softmax
+LogSoftmax log_softmax|Softmin softmin|Flatten flatten|Unflatten unflatten|PixelShuffle pixel_shuffle|PixelUnshuffle pixel_unshuffle
+ChannelShuffle channel_shuffle|LocalResponseNorm local_response_norm|Unfold im2col|Fold fold
+MaxPool1d max_pool1d kernel_size stride padding dilation return_indices ceil_mode
+MaxPool2d max_pool2d kernel_size stride padding dilation return_indices ceil_mode
+MaxPool3d max_pool3d kernel_size stride padding dilation return_indices ceil_mode|AvgPool1d avg_pool1d
+AvgPool2d avg_pool2d kernel_size stride padding ceil_mode count_include_pad|AvgPool3d avg_pool3d|LPPool1d lp_pool1d|LPPool2d lp_pool2d
+LPPool3d lp_pool3d|MaxUnpool1d max_unpool1d 1|MaxUnpool2d max_unpool2d 1|MaxUnpool3d max_unpool3d 1
 AdaptiveAvgPool1d adaptive_avg_pool1d|AdaptiveAvgPool2d adaptive_avg_pool2d|AdaptiveAvgPool3d adaptive_avg_pool3d
 AdaptiveMaxPool1d adaptive_max_pool1d|AdaptiveMaxPool2d adaptive_max_pool2d|AdaptiveMaxPool3d adaptive_max_pool3d
-CosineSimilarity cosine_similarity 1|PairwiseDistance pairwise_distance 1|MSELoss mse_loss 1|L1Loss l1_loss 1|SmoothL1Loss smooth_l1_loss 1
-HuberLoss huber_loss 1|KLDivLoss kl_div 1|BCELoss binary_crossentropy 1|BCEWithLogitsLoss binary_crossentropy_logits 1
-CrossEntropyLoss cross_entropy 1 weight ignore_index reduction label_smoothing|NLLLoss nll_loss 1 weight ignore_index reduction
-SoftMarginLoss soft_margin_loss 1|HingeEmbeddingLoss hinge_embedding_loss 1|MarginRankingLoss margin_ranking_loss 2
-CosineEmbeddingLoss cosine_embedding_loss 2|TripletMarginLoss triplet_margin_loss 2|TripletMarginWithDistanceLoss triplet_margin_with_distance_loss 2
-MultiMarginLoss multi_margin_loss 1|MultiLabelSoftMarginLoss multilabel_soft_margin_loss 1|PoissonNLLLoss poisson_nll_loss 1
-GaussianNLLLoss gaussian_nll_loss 2|CTCLoss ctc_loss 3
+CosineSimilarity cosine_similarity 1|PairwiseDistance pairwise_distance 1|MSELoss mse_loss 1|L1Loss l1_loss 1
+SmoothL1Loss smooth_l1_loss 1|HuberLoss huber_loss 1|KLDivLoss kl_div 1|BCELoss binary_crossentropy 1
+BCEWithLogitsLoss binary_crossentropy_logits 1|CrossEntropyLoss cross_entropy 1 weight ignore_index reduction label_smoothing
+NLLLoss nll_loss 1 weight ignore_index reduction|SoftMarginLoss soft_margin_loss 1|HingeEmbeddingLoss hinge_embedding_loss 1
+MarginRankingLoss margin_ranking_loss 2|CosineEmbeddingLoss cosine_embedding_loss 2|TripletMarginLoss triplet_margin_loss 2
+TripletMarginWithDistanceLoss triplet_margin_with_distance_loss 2|MultiMarginLoss multi_margin_loss 1
+MultiLabelSoftMarginLoss multilabel_soft_margin_loss 1|PoissonNLLLoss poisson_nll_loss 1|GaussianNLLLoss gaussian_nll_loss 2
+CTCLoss ctc_loss 3
 """
 
 
@@ -52,7 +57,8 @@ def _class(row: str) -> type:
     inputs = int(more.pop(0)) if more and more[0].isdigit() else 0
     order = tuple(more) or tuple(inspect.signature(getattr(Tensor, method)).parameters)[1 + inputs:]
     doc = (getattr(Tensor, method).__doc__ or f"{method} of each element.").strip().splitlines()[0]
-    return type(name, (FromMethod,), {"method": method, "inputs": inputs, "order": order, "__doc__": f"{doc} See Tensor.{method}.", "__module__": __name__})
+    return type(name, (FromMethod,),
+                {"method": method, "inputs": inputs, "order": order, "__doc__": f"{doc} See Tensor.{method}.", "__module__": __name__})
 
 
 METHOD_CLASSES = {row.split()[0]: _class(row) for row in ROWS.replace("\n", "|").split("|") if row.strip()}
@@ -87,12 +93,15 @@ class Pad:
     def __init__(self, padding: Any, value: float = 0.0) -> None:
         self.padding = (padding,) * (2 * self.axes) if isinstance(padding, int) else tuple(padding)
         self.value = value
-        if len(self.padding) != 2 * self.axes: raise ShapeError(f"{type(self).__name__}({padding})\n  there must be one number or {2 * self.axes}")
+        if len(self.padding) != 2 * self.axes:
+            raise ShapeError(f"{type(self).__name__}({padding})\n  there must be one number or {2 * self.axes}")
     def __call__(self, x: Tensor) -> Tensor: return x.pad(self.padding, self.mode, self.value)
 
 
-PAD_CLASSES = {f"{name}Pad{n}d": type(f"{name}Pad{n}d", (Pad,), {"axes": n, "mode": mode, "__doc__": f"{mode} padding of the last {n} axes.", "__module__": __name__})
-               for name, mode in (("Zero", "constant"), ("Constant", "constant"), ("Reflection", "reflect"), ("Replication", "replicate"), ("Circular", "circular"))
+PAD_CLASSES = {f"{name}Pad{n}d": type(f"{name}Pad{n}d", (Pad,),
+                                      {"axes": n, "mode": mode, "__doc__": f"{mode} padding of the last {n} axes.", "__module__": __name__})
+               for name, mode in (("Zero", "constant"), ("Constant", "constant"), ("Reflection", "reflect"), ("Replication", "replicate"),
+                                  ("Circular", "circular"))
                for n in (1, 2, 3)}
 globals().update(PAD_CLASSES)
 

@@ -13,7 +13,8 @@ from glassgrad.uop.ops import np
 class Optimizer:
     """Base: holds the tensors that learn (`params`), those that are only kept (`buffers`), and the learning rate.
 
-    `params` is a list of tensors, or of groups: dictionaries with "params" and numbers of their own, as {"params": biases, "weight_decay": 0}. A
+    `params` is a list of tensors, or of groups: dictionaries with "params" and numbers of their own, as {"params": biases,
+    "weight_decay": 0}. A
     group's "lr" keeps its ratio to the optimizer's when that is changed.
 
     errors:  UsageError if there is nothing to learn, or a group sets what the optimizer does not have
@@ -23,7 +24,8 @@ class Optimizer:
         groups = [g if isinstance(g, dict) and "params" in g else {"params": [g]} for g in listed]
         listed = [(x, g) for g in groups for x in ([g["params"]] if isinstance(g["params"], Tensor) else g["params"])]
         if not all(isinstance(x, Tensor) for x, _ in listed):
-            raise UsageError(f"{type(self).__name__} of a {type(params).__name__}\n  the weights must be a list of Tensors\n  try: get_parameters(model)")
+            raise UsageError(f"{type(self).__name__} of a {type(params).__name__}\n"
+                             f"  the weights must be a list of Tensors\n  try: get_parameters(model)")
         owners = {id(x): g for x, g in reversed(listed)}
         params = list({id(x): x for x, _ in listed}.values())
         for x in params:
@@ -35,10 +37,13 @@ class Optimizer:
             raise UsageError(f"{type(self).__name__} of {len(params)} tensors\n  none has requires_grad=True\n  try: get_parameters(model)")
         for own in self.own:
             unknown = [k for k in own if k not in ("lr", "weight_decay")]
-            if unknown: raise UsageError(f"{type(self).__name__} with a group that sets {unknown[0]!r}\n  a group can set lr and weight_decay\n  try: an OptimizerGroup of several")
+            if unknown:
+                raise UsageError(f"{type(self).__name__} with a group that sets {unknown[0]!r}\n"
+                                 f"  a group can set lr and weight_decay\n  try: an OptimizerGroup of several")
         self.initial_lr = float(lr.item()) if isinstance(lr, Tensor) else float(lr)
         if not self.initial_lr and any("lr" in own for own in self.own):
-            raise UsageError(f"{type(self).__name__} with lr=0 and groups with an lr of their own\n  theirs keep their ratio to it\n  try: an lr above 0")
+            raise UsageError(f"{type(self).__name__} with lr=0 and groups with an lr of their own\n"
+                             f"  theirs keep their ratio to it\n  try: an lr above 0")
         self.lr = lr if isinstance(lr, Tensor) else Tensor(np.array([lr], np.float32), device=self.params[0].device)
 
     def zero_grad(self) -> None:

@@ -12,7 +12,8 @@ class RMSprop(Optimizer):
 
     source:  G. Hinton, lecture 6e (2012); torch.optim.RMSprop
     """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.01, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.01, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0.0,
                  momentum: float = 0.0, centered: bool = False) -> None:
         super().__init__(params, lr)
         self.alpha, self.eps, self.weight_decay, self.momentum, self.centered = alpha, eps, weight_decay, momentum, centered
@@ -56,7 +57,8 @@ class Adadelta(Optimizer):
 
     source:  M. Zeiler (2012); torch.optim.Adadelta
     """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> None:
+    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 1.0, rho: float = 0.9, eps: float = 1e-6,
+                 weight_decay: float = 0.0) -> None:
         super().__init__(params, lr)
         self.rho, self.eps, self.weight_decay = rho, eps, weight_decay
         self.v, self.d = self.zeros(), self.zeros()
@@ -86,7 +88,8 @@ class Adamax(_Moments):
 
     source:  D. Kingma, J. Ba (2014), section 7; torch.optim.Adamax
     """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.002, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0) -> None:
+    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.002, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8,
+                 weight_decay: float = 0.0) -> None:
         super().__init__(params, lr, b1, b2, eps, weight_decay)
 
     def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -100,7 +103,8 @@ class NAdam(_Moments):
 
     source:  T. Dozat (2016); torch.optim.NAdam
     """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.002, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0,
+    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.002, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8,
+                 weight_decay: float = 0.0,
                  momentum_decay: float = 0.004) -> None:
         super().__init__(params, lr, b1, b2, eps, weight_decay)
         self.momentum_decay, self.product = momentum_decay, self.counter()
@@ -123,7 +127,8 @@ class RAdam(_Moments):
 
     source:  L. Liu et al. (2019); torch.optim.RAdam
     """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.001, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0) -> None:
+    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 0.001, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8,
+                 weight_decay: float = 0.0) -> None:
         super().__init__(params, lr, b1, b2, eps, weight_decay)
 
     def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -143,7 +148,8 @@ class Lion(_Moments):
 
     source:  X. Chen et al., Symbolic discovery of optimization algorithms (2023)
     """
-    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 1e-4, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 0.0) -> None:
+    def __init__(self, params: Sequence[Tensor], lr: float | Tensor = 1e-4, b1: float = 0.9, b2: float = 0.99,
+                 weight_decay: float = 0.0) -> None:
         super().__init__(params, lr, b1, b2, 0.0, weight_decay)
 
     def update(self, i: int, x: Tensor, grad: Tensor, lr: Tensor) -> tuple[Tensor, list[Tensor]]:

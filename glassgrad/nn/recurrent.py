@@ -17,15 +17,18 @@ State = tuple[Tensor, ...]
 class Recurrent:
     """Base of RNN, LSTM and GRU: layers and directions; a class gives `gates`, `states` and `cell`.
 
-    shapes:  x (L, N, input_size), or (N, L, input_size) with batch_first, or (L, input_size); state (num_layers * directions, N, hidden_size) each
+    shapes:  x (L, N, input_size), or (N, L, input_size) with batch_first, or (L, input_size); state (num_layers * directions, N,
+             hidden_size) each
     returns: (outputs (L, N, directions * hidden_size), last state), as PyTorch's
     errors:  ShapeError if the sizes do not fit
     """
     gates, states = 1, 1
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False, dropout: float = 0.0,
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+                 dropout: float = 0.0,
                  bidirectional: bool = False) -> None:
-        self.input_size, self.hidden_size, self.num_layers, self.batch_first, self.dropout = input_size, hidden_size, num_layers, batch_first, dropout
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.batch_first, self.dropout = batch_first, dropout
         self.directions = 2 if bidirectional else 1
         bound = 1 / math.sqrt(hidden_size)
         def weight(*shape: int) -> Tensor: return Tensor.uniform(*shape, low=-bound, high=bound, requires_grad=True)
@@ -49,13 +52,15 @@ class Recurrent:
         if single: x = x.unsqueeze(1)
         elif self.batch_first: x = x.transpose(0, 1)
         if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ShapeError(f"{type(self).__name__}({self.input_size}, {self.hidden_size}) of x {x.shape}\n  x must be (L, N, {self.input_size}), or (N, L, {self.input_size}) with batch_first")
+            raise ShapeError(f"{type(self).__name__}({self.input_size}, {self.hidden_size}) of x {x.shape}\n"
+                             f"  x must be (L, N, {self.input_size}), or (N, L, {self.input_size}) with batch_first")
         shape = (len(self.suffixes()), x.shape[1], self.hidden_size)
         given = (state,) if isinstance(state, Tensor) else state
         if given is None: given = (Tensor.zeros(*shape, dtype=x.dtype, device=x.device),) * self.states
         given = tuple(s.unsqueeze(1) if single and s.ndim == 2 else s for s in given)
         if len(given) != self.states or any(s.shape != shape for s in given):
-            raise ShapeError(f"{type(self).__name__} of x {x.shape} with states {', '.join(str(s.shape) for s in given)}\n  there must be {self.states} of {shape}")
+            raise ShapeError(f"{type(self).__name__} of x {x.shape} with states {', '.join(str(s.shape) for s in given)}\n"
+                             f"  there must be {self.states} of {shape}")
         ends: list[State] = []
         for layer in range(self.num_layers):
             outs = []
@@ -91,7 +96,8 @@ class RNN(Recurrent):
     errors:  UsageError for another nonlinearity
     source:  torch.nn.RNN
     """
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True, batch_first: bool = False,
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
+                 batch_first: bool = False,
                  dropout: float = 0.0, bidirectional: bool = False) -> None:
         if nonlinearity not in ("tanh", "relu"): raise UsageError(f"RNN with nonlinearity={nonlinearity!r}\n  try: 'tanh' or 'relu'")
         self.nonlinearity = nonlinearity
@@ -134,9 +140,12 @@ class RNNCell:
         if nonlinearity not in ("tanh", "relu"): raise UsageError(f"RNNCell with nonlinearity={nonlinearity!r}\n  try: 'tanh' or 'relu'")
         self.nonlinearity = nonlinearity
         bound = 1 / math.sqrt(hidden_size)
-        self.weight_ih, self.weight_hh = (Tensor.uniform(hidden_size, n, low=-bound, high=bound, requires_grad=True) for n in (input_size, hidden_size))
-        self.bias_ih, self.bias_hh = (Tensor.uniform(hidden_size, low=-bound, high=bound, requires_grad=True) if bias else None for _ in range(2))
+        self.weight_ih, self.weight_hh = (Tensor.uniform(hidden_size, n, low=-bound, high=bound, requires_grad=True)
+                                          for n in (input_size, hidden_size))
+        self.bias_ih, self.bias_hh = (Tensor.uniform(hidden_size, low=-bound, high=bound, requires_grad=True) if bias else None
+                                      for _ in range(2))
 
     def __call__(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         if h is None: h = Tensor.zeros(x.shape[0], self.weight_hh.shape[1], dtype=x.dtype, device=x.device)
-        return getattr(x.linear(self.weight_ih.transpose(0, 1), self.bias_ih) + h.linear(self.weight_hh.transpose(0, 1), self.bias_hh), self.nonlinearity)()
+        return getattr(x.linear(self.weight_ih.transpose(0, 1), self.bias_ih) + h.linear(self.weight_hh.transpose(0, 1), self.bias_hh),
+                       self.nonlinearity)()

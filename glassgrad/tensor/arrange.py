@@ -1,4 +1,6 @@
-"""Arrange: more ways to cut, join, turn and repeat tensors, and to write at places of an axis. Compositions of movement, gather and scatter."""
+"""Arrange: more ways to cut, join, turn and repeat tensors, and to write at places of an axis. Compositions of movement, gather and
+scatter.
+"""
 from __future__ import annotations
 
 import itertools
@@ -74,7 +76,8 @@ class ArrangeMixin:
         a = self._long_axis(dim, "tensor_split")
         n = self.shape[a]
         if isinstance(sections, int):
-            if sections < 1: raise ShapeError(f"tensor_split of axis {a} of {self.shape} into {sections}\n  there must be at least one piece")
+            if sections < 1:
+                raise ShapeError(f"tensor_split of axis {a} of {self.shape} into {sections}\n  there must be at least one piece")
             size, more = divmod(n, sections)
             return self.split([size + (i < more) for i in range(sections)], a)
         cuts = [slice(None, k).indices(n)[1] for k in to_ints(sections, f"tensor_split of axis {a} of {self.shape}")]
@@ -156,7 +159,8 @@ class ArrangeMixin:
         rows = list(pick(range(self.shape[0]), r))
         return self[rows] if rows else self[:0].reshape(0, 1).expand(0, r)
 
-    # ---- triangles and grids ---------------------------------------------------------------------------------------------------------------
+    # ---- triangles and grids
+    # ---------------------------------------------------------------------------------------------------------------
     @classmethod
     def tril_indices(cls, n: int, m: int | None = None, offset: int = 0, *, device: str | None = None) -> Tensor:
         """The places on and below a diagonal of an n x m matrix: a row of row numbers and a row of column numbers (int32)."""
@@ -197,7 +201,8 @@ class ArrangeMixin:
         powers = powers[:n] if increasing else powers[:n][::-1]
         return powers[0].stack(*powers[1:], dim=-1) if powers else self.reshape(-1, 1)[:, :0]
 
-    # ---- differences -----------------------------------------------------------------------------------------------------------------------
+    # ---- differences
+    # -----------------------------------------------------------------------------------------------------------------------
     def diff(self, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
         """Each element minus the one before it along an axis, n times over; for bools whether they differ.
 
@@ -233,7 +238,8 @@ class ArrangeMixin:
         fix = (jump.abs() < (period / 2 if discont is None else discont)).where(0.0, folded - jump).cumsum(a)
         return self[self._along(a, slice(0, 1))].cat(self[self._along(a, slice(1, None))] + fix, dim=a)
 
-    # ---- write at places, as copies ----------------------------------------------------------------------------------------------------------
+    # ---- write at places, as copies
+    # ----------------------------------------------------------------------------------------------------------
     def index_add(self, dim: int, index: Tensor, source: Tensor, alpha: float = 1) -> Tensor:
         """A copy to whose slices at `index` of an axis those of `source` are added; equal indices add up."""
         return self._at_slices(dim, index, source * alpha if alpha != 1 else source, "sum")
@@ -243,7 +249,8 @@ class ArrangeMixin:
     def index_fill(self, dim: int, index: Tensor, value: float) -> Tensor:
         """A copy whose slices at `index` of an axis are `value`."""
         a = self._axis(dim)
-        return self._at_slices(dim, index, self.full_like(value)[self._along(a, slice(0, 1))].expand(*[index.numel() if i == a else n for i, n in enumerate(self.shape)]), None)
+        shape = [index.numel() if i == a else n for i, n in enumerate(self.shape)]
+        return self._at_slices(dim, index, type(self).full(shape, value, dtype=self.dtype, device=self._storage.device), None)
     def index_reduce(self, dim: int, index: Tensor, source: Tensor, reduce: str, include_self: bool = True) -> Tensor:
         """A copy into whose slices at `index` of an axis those of `source` are combined; reduce as in scatter_reduce."""
         return self._at_slices(dim, index, source, reduce, include_self)
@@ -251,9 +258,10 @@ class ArrangeMixin:
         a = self._axis(dim)
         shape = tuple(index.numel() if i == a else n for i, n in enumerate(self.shape))
         if source.shape != shape:
-            raise ShapeError(f"writing slices of {source.shape} at {index.numel()} places of axis {a} of {self.shape}\n  the slices must be {shape}")
+            raise ShapeError(f"writing slices of {source.shape} at {index.numel()} places of axis {a} of {self.shape}\n"
+                             f"  the slices must be {shape}")
         at = self._counted(index.flatten(), self.shape[a]).reshape(*[-1 if i == a else 1 for i in range(self.ndim)]).expand(*shape)
-        return self.scatter(a, at, source) if reduce is None else self.scatter_reduce(a, at, source, {"mean": "mean", "prod": "prod"}.get(reduce, reduce), include_self)
+        return self.scatter(a, at, source) if reduce is None else self.scatter_reduce(a, at, source, reduce, include_self)
     def _counted(self, index: Tensor, n: int) -> Tensor:
         """Negative places counted from the end."""
         return (index < 0).where(index + n, index) if not index.dtype.is_unsigned else index
@@ -295,7 +303,8 @@ class ArrangeMixin:
         out[key] = source
         return out
 
-    # ---- as NumPy has them -------------------------------------------------------------------------------------------------------------------
+    # ---- as NumPy has them
+    # -------------------------------------------------------------------------------------------------------------------
     def argwhere(self) -> Tensor: return self.nonzero()
     def flatnonzero(self) -> Tensor: return self.flatten().nonzero().squeeze(1)
     def compress(self, condition: Tensor, axis: int | None = None) -> Tensor:

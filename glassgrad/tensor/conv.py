@@ -137,7 +137,7 @@ class ConvMixin:
 
         errors:  ShapeError if the sizes do not fit
         """
-        x, size, n = self._windows("max_pool2d", kernel_size, stride, dilation, padding, ceil_mode, self.dtype.min)
+        x, _, n = self._windows("max_pool2d", kernel_size, stride, dilation, padding, ceil_mode, self.dtype.min)
         axes = tuple(range(x.ndim - n, x.ndim))
         out = reduce(x, Ops.MAX, axes)
         if not return_indices: return self._new(out)

@@ -12,7 +12,6 @@ from glassgrad.tensor.download import fetch
 from glassgrad.tensor.storage import fill
 from glassgrad.uop.dtype import DType, dtypes, promote, to_dtype
 from glassgrad.uop.errors import DeviceError, ShapeError, UsageError
-from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
 if TYPE_CHECKING:
@@ -111,7 +110,8 @@ class CreationMixin:
 
     def full_like(self, fill_value: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool | None = None) -> Tensor:
         """`fill_value` in this shape, dtype and device."""
-        return type(self)._constant(self.shape, take_number(fill_value, "full_like", "fill_value"), to_dtype(dtype or self.dtype), device or self._storage.device, requires_grad)
+        return type(self)._constant(self.shape, take_number(fill_value, "full_like", "fill_value"), to_dtype(dtype or self.dtype),
+                                    device or self._storage.device, requires_grad)
     def zeros_like(self, **more: Any) -> Tensor: return self.full_like(0, **more)
     def ones_like(self, **more: Any) -> Tensor: return self.full_like(1, **more)
     def const_like(self, value: Any) -> Tensor: return self.full_like(value)

@@ -21,6 +21,7 @@ def show(x: Tensor) -> str:
     if capture.is_tracing() or x.device.partition(":")[0] == "NULL": return f"Tensor({expr(x.uop, GRAPH_DEPTH)}, {head}, not realized)"
     part, is_long = x.detach(), x.numel() > WHOLE
     for a, n in enumerate(x.shape):
-        if is_long and n > 2 * EDGE: part = part.narrow(a, 0, EDGE + 1).cat(part.narrow(a, n - EDGE, EDGE), dim=a)     # the one in the middle becomes "..."
+        # the one in the middle becomes "..."
+        if is_long and n > 2 * EDGE: part = part.narrow(a, 0, EDGE + 1).cat(part.narrow(a, n - EDGE, EDGE), dim=a)
     text = np.array2string(part.numpy(), prefix="Tensor(", separator=", ", threshold=0 if is_long else WHOLE, edgeitems=EDGE)
     return f"Tensor({text}, {head})"

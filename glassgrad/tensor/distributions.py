@@ -1,6 +1,7 @@
 """Distributions: random numbers that are a function of uniform or normal ones, or found by a bounded number of tries.
 
-Those with parameters for each element are methods of the parameters; the others are made by shape. Draws are differentiable by what scales and
+Those with parameters for each element are methods of the parameters; the others are made by shape. Draws are differentiable by what
+scales and
 moves them; standard_gamma, poisson and the discrete ones have no gradient.
 """
 from __future__ import annotations
@@ -108,7 +109,8 @@ class DistributionMixin:
         x = self.standard_gamma(generator)
         return x / x.sum(-1, keepdim=True)
 
-    # ---- by shape ----------------------------------------------------------------------------------------------------------------------------
+    # ---- by shape
+    # ----------------------------------------------------------------------------------------------------------------------------
     @classmethod
     def _even_of(cls, shape: Any, more: dict[str, Any]) -> Tensor:
         """Evenly from (0, 1)"""

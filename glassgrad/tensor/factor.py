@@ -1,9 +1,12 @@
 """Factor: matrices taken apart (LU, Cholesky, QR, SVD, eigenvalues), as chains of equal steps.
 
-A step is one or two kernels over the whole batch of matrices; the number of the step is a Variable, so the steps are compiled once and launched
-n times. Rotations go round a tournament, whose next pairing is the same permutation each time, so that all rounds are one program too. What steps
+A step is one or two kernels over the whole batch of matrices; the number of the step is a Variable, so the steps are compiled once and
+launched
+n times. Rotations go round a tournament, whose next pairing is the same permutation each time, so that all rounds are one program too.
+What steps
 find is differentiated in closed form (`with_gradient_of`), not through the steps.
-source:  G. Golub, C. Van Loan, Matrix computations (3.4, 4.2, 5.2, 8.6); the derivatives: M. Giles, Collected matrix derivative results (2008)
+source:  G. Golub, C. Van Loan, Matrix computations (3.4, 4.2, 5.2, 8.6); the derivatives: M. Giles, Collected matrix derivative results
+         (2008)
 """
 from __future__ import annotations
 
@@ -27,8 +30,10 @@ def wide_dtype(d: DType) -> DType:
 
 
 def differentiable(a: Tensor, raw: Factors, change: Callable[[Factors, Tensor], Factors]) -> Factors:
-    """`raw`, which was found from `a` without its gradient, with the derivative that `change` states: change(factors, da) is what a small change
-    of a does to each. Second derivatives are right too: the midpoint rule for d(factors) = change(factors, da) is exact to the second order.
+    """`raw`, which was found from `a` without its gradient, with the derivative that `change` states: change(factors, da) is what a
+    small change
+    of a does to each. Second derivatives are right too: the midpoint rule for d(factors) = change(factors, da) is exact to the second
+    order.
     """
     nothing = a._new(fill(a.uop.const_like(0), a.shape)).with_gradient_of(a)
     middle = tuple(x.with_gradient_of(d * 0.5) for x, d in zip(raw, change(raw, nothing)))
@@ -157,7 +162,8 @@ def cholesky(a: Tensor) -> Tensor:
     for k in steps(n - 1):
         now = cls(k)
         left, top = w[..., k], w[..., k, :]
-        w = ((i > now) & (j > now)).where(w - left.unsqueeze(-1) * top.unsqueeze(-2) / top[..., k].reshape(*top.shape[:-1], 1, 1), w).contiguous()
+        w = ((i > now) & (j > now)).where(w - left.unsqueeze(-1) * top.unsqueeze(-2) / top[..., k].reshape(*top.shape[:-1], 1, 1),
+                                          w).contiguous()
     return w.tril() / w.diagonal(0, -2, -1).sqrt().unsqueeze(-2)
 
 
@@ -173,7 +179,8 @@ def change_cholesky(factors: Factors, da: Tensor) -> Factors:
 def reflect(a: Tensor) -> tuple[Tensor, Tensor]:
     """(Q (m, m), R (m, n)): in a step the products of all columns with column k, then the reflection by it.
 
-    The reflections are kept below R (with 1 on the diagonal) and multiplied in the compact form I - V T VT of Schreiber and Van Loan (1989).
+    The reflections are kept below R (with 1 on the diagonal) and multiplied in the compact form I - V T VT of Schreiber and Van Loan
+    (1989).
     """
     cls = type(a)
     *_, m, n = a.shape
@@ -220,7 +227,9 @@ def tournament(n: int) -> list[int]:
 
 
 def sweeps(n: int, dtype: DType) -> int:
-    """Rounds of all pairs until the columns are orthogonal: measured on random, clustered, rank-deficient and Hilbert matrices up to n = 128."""
+    """Rounds of all pairs until the columns are orthogonal: measured on random, clustered, rank-deficient and Hilbert matrices up to n =
+    128.
+    """
     return 3 + (n - 1).bit_length() + (dtype is dtypes.float64)
 
 
@@ -249,7 +258,8 @@ def orthogonalize(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             t = t[..., which].unsqueeze(-2)
             w = ((w[..., source] + w[..., partner] * (sign * t)) / (t * t + 1).sqrt()).contiguous()
     v = w[..., m:, :n]
-    v = (v * 1.5 - v @ (v.mT @ v) * 0.5).contiguous()       # Newton's step towards orthogonal: rotations leave an error of 3 n rounding units
+    # Newton's step towards orthogonal: rotations leave an error of 3 n rounding units
+    v = (v * 1.5 - v @ (v.mT @ v) * 0.5).contiguous()
     long = (a @ v).contiguous()
     size, order = long.square().sum(-2).sqrt().sort(-1, descending=True)
     return tuple(x.gather(-1, order.unsqueeze(-2).expand(x.shape)) if x.ndim == a.ndim else x for x in (long, size, v))

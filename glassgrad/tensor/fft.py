@@ -1,6 +1,7 @@
 """FFT: discrete Fourier transforms. A complex number is a pair: a last axis of 2, real and imaginary part, as torch.view_as_real has it.
 
-A transform of n = a b is a multiplication by the matrix of the a-point one, by twiddle factors, and the transform of b; what has a large prime factor
+A transform of n = a b is a multiplication by the matrix of the a-point one, by twiddle factors, and the transform of b; what has a large
+prime factor
 becomes a convolution (Bluestein). So a transform of a million points is a handful of matrix products, differentiable like any other.
 source:  J. Cooley, J. Tukey (1965); L. Bluestein (1970)
 """
@@ -99,7 +100,8 @@ class FourierMixin:
     def fft2(self, s: Sequence[int] | None = None, dim: Any = (-2, -1), norm: str | None = None) -> Tensor: return self.fftn(s, dim, norm)
     def ifft2(self, s: Sequence[int] | None = None, dim: Any = (-2, -1), norm: str | None = None) -> Tensor: return self.ifftn(s, dim, norm)
     def rfft2(self, s: Sequence[int] | None = None, dim: Any = (-2, -1), norm: str | None = None) -> Tensor: return self.rfftn(s, dim, norm)
-    def irfft2(self, s: Sequence[int] | None = None, dim: Any = (-2, -1), norm: str | None = None) -> Tensor: return self.irfftn(s, dim, norm)
+    def irfft2(self, s: Sequence[int] | None = None, dim: Any = (-2, -1), norm: str | None = None) -> Tensor:
+        return self.irfftn(s, dim, norm)
     def _over(self, s: Sequence[int] | None, dim: Any, step: Callable[[Tensor, Any, int], Tensor]) -> Tensor:
         axes, sizes = _axes_of(self.ndim - 1, s, dim)
         x = self
@@ -124,8 +126,10 @@ class FourierMixin:
         """The frequencies of rfft's results: 0, 1, …, n // 2 over n d."""
         return (cls.arange(n // 2 + 1, device=device) / (n * d)).cast(dtype or dtypes.default_float)
 
-    # ---- spectrograms ------------------------------------------------------------------------------------------------------------------------
-    def stft(self, n_fft: int, hop_length: int | None = None, win_length: int | None = None, window: Tensor | None = None, center: bool = True,
+    # ---- spectrograms
+    # ------------------------------------------------------------------------------------------------------------------------
+    def stft(self, n_fft: int, hop_length: int | None = None, win_length: int | None = None, window: Tensor | None = None,
+             center: bool = True,
              pad_mode: str = "reflect", normalized: bool = False, onesided: bool = True) -> Tensor:
         """Transforms of windows of n_fft samples, hop_length (n_fft // 4) apart.
 
@@ -135,12 +139,14 @@ class FourierMixin:
         """
         hop = n_fft // 4 if hop_length is None else hop_length
         x = self.cast(wide_dtype(self.dtype))
-        if center: x = x.reshape(-1, x.shape[-1]).pad((n_fft // 2, n_fft // 2), mode=pad_mode).reshape(*x.shape[:-1], x.shape[-1] + n_fft // 2 * 2)
+        if center:
+            x = x.reshape(-1, x.shape[-1]).pad((n_fft // 2, n_fft // 2), mode=pad_mode).reshape(*x.shape[:-1], x.shape[-1] + n_fft // 2 * 2)
         frames = x.unfold(-1, n_fft, hop) * _window(x, n_fft, win_length, window)
         out = frames.rfft() if onesided else frames.unsqueeze(-1).pad((0, 1)).fft()
         out = out.transpose(-3, -2)
         return out / math.sqrt(n_fft) if normalized else out
-    def istft(self, n_fft: int, hop_length: int | None = None, win_length: int | None = None, window: Tensor | None = None, center: bool = True,
+    def istft(self, n_fft: int, hop_length: int | None = None, win_length: int | None = None, window: Tensor | None = None,
+              center: bool = True,
               normalized: bool = False, onesided: bool = True, length: int | None = None) -> Tensor:
         """The signal whose stft this is, by adding up the windows that overlap.
 
@@ -166,7 +172,8 @@ class FourierMixin:
         """Raised cosine: 0 at both ends; `periodic`: as if one sample longer, for transforms."""
         return cls.hamming_window(n, periodic, 0.5, 0.5, device=device, dtype=dtype)
     @classmethod
-    def hamming_window(cls, n: int, periodic: bool = True, alpha: float = 0.54, beta: float = 0.46, *, device: str | None = None, dtype: Any = None) -> Tensor:
+    def hamming_window(cls, n: int, periodic: bool = True, alpha: float = 0.54, beta: float = 0.46, *, device: str | None = None,
+                       dtype: Any = None) -> Tensor:
         """alpha - beta cos(2 pi k / n)"""
         return cls._cosines(n, periodic, (alpha, -beta), device, dtype)
     @classmethod
@@ -186,11 +193,13 @@ class FourierMixin:
     @classmethod
     def _cosines(cls, n: int, periodic: bool, weights: tuple[float, ...], device: str | None, dtype: Any) -> Tensor:
         x = cls.arange(n, device=device).cast(dtype or dtypes.default_float) * (2 * math.pi / max(n - (not periodic), 1))
-        return functools.reduce(lambda y, k: y + (x * k).cos() * weights[k], range(1, len(weights)), x * 0 + weights[0]) if n > 1 else x * 0 + 1
+        return functools.reduce(lambda y, k: y + (x * k).cos() * weights[k], range(1, len(weights)),
+                                x * 0 + weights[0]) if n > 1 else x * 0 + 1
 
     def _pairs_of(self, what: str) -> Tensor:
         if self.ndim < 2 or self.shape[-1] != 2:
-            raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n  complex numbers are pairs: the last axis must be 2\n  try: rfft for real signals")
+            raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n"
+                             f"  complex numbers are pairs: the last axis must be 2\n  try: rfft for real signals")
         return self.cast(wide_dtype(self.dtype))
 
 
@@ -202,7 +211,8 @@ def _axes_of(ndim: int, s: Sequence[int] | None, dim: Any) -> tuple[list[int], l
     """(axes, their lengths)"""
     if dim is None: axes = list(range(ndim) if s is None else range(ndim - len(s), ndim))
     else: axes = [d % ndim for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
-    if s is not None and len(s) != len(axes): raise ShapeError(f"a transform over axes {tuple(axes)} to lengths {tuple(s)}\n  there must be one length for each axis")
+    if s is not None and len(s) != len(axes):
+        raise ShapeError(f"a transform over axes {tuple(axes)} to lengths {tuple(s)}\n  there must be one length for each axis")
     return axes, list(s) if s is not None else [None] * len(axes)
 
 
@@ -215,7 +225,8 @@ def _to_length(x: Tensor, a: int, n: int) -> Tensor:
 
 def _along(x: Tensor, n: int | None, dim: int, norm: str | None, inverse: bool) -> Tensor:
     """The transform of pairs along an axis."""
-    if norm not in (None, "backward", "ortho", "forward"): raise UsageError(f"a transform with norm={norm!r}\n  try: 'backward', 'ortho' or 'forward'")
+    if norm not in (None, "backward", "ortho", "forward"):
+        raise UsageError(f"a transform with norm={norm!r}\n  try: 'backward', 'ortho' or 'forward'")
     a = _pair_axis(x, dim)
     x = _to_length(x, a, x.shape[a] if n is None else n)
     n = x.shape[a]
@@ -235,7 +246,8 @@ def _times(x: Tensor, w: Tensor) -> Tensor:
 
 def _table(like: Tensor, turns: Any) -> Tensor:
     """exp(2 pi i turns) as pairs, made in float64."""
-    return type(like)(np.stack([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)], -1).astype(like.dtype.np_name), device=like._storage.device)
+    return type(like)(np.stack([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)], -1).astype(like.dtype.np_name),
+                      device=like._storage.device)
 
 
 @functools.cache
@@ -281,5 +293,6 @@ def _window(x: Tensor, n_fft: int, win_length: int | None, window: Tensor | None
     """The window of win_length samples in the middle of n_fft."""
     length = n_fft if win_length is None else win_length
     w = type(x).ones(length, dtype=x.dtype) if window is None else window.cast(x.dtype)
-    if w.shape != (length,) or length > n_fft: raise ShapeError(f"a window {w.shape} for {length} of {n_fft} samples\n  it must have win_length (or n_fft) elements")
+    if w.shape != (length,) or length > n_fft:
+        raise ShapeError(f"a window {w.shape} for {length} of {n_fft} samples\n  it must have win_length (or n_fft) elements")
     return w.pad(((n_fft - length) // 2, n_fft - length - (n_fft - length) // 2))

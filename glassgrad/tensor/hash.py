@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from glassgrad.tensor.tensor import Tensor
 
 STATE_BYTES, LANES, ROUNDS = 200, 25, 24
-KINDS = {"sha3_224": (144, 6), "sha3_256": (136, 6), "sha3_384": (104, 6), "sha3_512": (72, 6), "shake_128": (168, 31), "shake_256": (136, 31)}
+KINDS = {"sha3_224": (144, 6), "sha3_256": (136, 6), "sha3_384": (104, 6), "sha3_512": (72, 6), "shake_128": (168, 31),
+         "shake_256": (136, 31)}
 """Name -> (rate in bytes, the byte that ends the message)."""
 LEAF_BYTES, HASH_BYTES = 160, 16     # of the tree: a leaf and its padding fit in one block of shake_128
 
@@ -49,7 +50,8 @@ class HashMixin:
     def keccak(self, cfg: Any = "sha3_256") -> Tensor:
         """The hash of the bytes along the last axis.
 
-        cfg:     "sha3_224", "sha3_256", "sha3_384", "sha3_512", "shake_128", "shake_256", or (rate in bytes, the byte that ends the message)
+        cfg:     "sha3_224", "sha3_256", "sha3_384", "sha3_512", "shake_128", "shake_256", or (rate in bytes, the byte that ends the
+                 message)
         shapes:  x (..., n) -> (..., (200 - rate) / 2); uint8
         errors:  DTypeError for other than uint8, UsageError for an unknown cfg
         source:  FIPS 202
@@ -62,7 +64,8 @@ class HashMixin:
         if not self.ndim: raise ShapeError("keccak of shape () u8\n  the bytes of the last axis are hashed\n  try: x.reshape(1)")
         known = KINDS.get(cfg) if isinstance(cfg, str) else tuple(cfg)
         if known is None or len(known) != 2 or known[0] % 8 or not 0 < known[0] < STATE_BYTES:
-            raise UsageError(f"keccak with cfg={cfg!r}\n  try: one of {', '.join(KINDS)}, or (rate in bytes, a multiple of 8 below 200; end byte)")
+            raise UsageError(f"keccak with cfg={cfg!r}\n"
+                             f"  try: one of {', '.join(KINDS)}, or (rate in bytes, a multiple of 8 below 200; end byte)")
         rate, end = known
         *lead, n = self.shape
         count = n // rate + 1
@@ -81,7 +84,8 @@ class HashMixin:
     def hash(self) -> Tensor:
         """16 bytes that tell this tensor's bytes from others: a tree of shake_128.
 
-        The bytes are cut into leaves of 160 (the last filled with zeros), each leaf becomes its 16 bytes of shake_128, and so on until 16 bytes are
+        The bytes are cut into leaves of 160 (the last filled with zeros), each leaf becomes its 16 bytes of shake_128, and so on until
+        16 bytes are
         left; those, followed by the number of bytes as a little-endian uint64, are hashed once more.
 
         shapes:  any -> (16,) uint8
@@ -108,7 +112,8 @@ def _permuted(state: Tensor) -> Tensor:
     for r in range(ROUNDS):
         left, right = _parity(rows[..., before]), _parity(rows[..., after])
         mixed = rows ^ left ^ (right << 1) ^ (right >> 63)                                                  # theta
-        turned = ((mixed << turns) ^ ((mixed >> 1) >> (63 - turns))).contiguous()                           # rho; a shift by 64 has no meaning
+        # rho; a shift by 64 has no meaning
+        turned = ((mixed << turns) ^ ((mixed >> 1) >> (63 - turns))).contiguous()
         lanes = turned.mT.reshape(shape)
         lanes = lanes.gather(-1, here) ^ (lanes.gather(-1, next_).bitwise_not() & lanes.gather(-1, second))     # pi, chi
         word = constants[Variable("round", 0, ROUNDS - 1).bind(r)]

@@ -36,18 +36,24 @@ class LossesMixin:
         """1 - cosine where y is 1, the cosine above the margin where it is -1."""
         cosine = self.cosine_similarity(other, -1, 0.0) if self.ndim == 1 else self.cosine_similarity(other, 1)
         return ((y == 1).where(1 - cosine, 0.0) + (y == -1).where((cosine - margin).relu(), 0.0))._reduced(reduction)
-    def triplet_margin_loss(self, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False,
+    def triplet_margin_loss(self, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6,
+                            swap: bool = False,
                             reduction: str = "mean") -> Tensor:
-        """How much further the positive is than the negative, less the margin; swap: the negative's distance from the positive counts if it is less."""
-        return self.triplet_margin_with_distance_loss(positive, negative, lambda a, b: a.pairwise_distance(b, p, eps), margin, swap, reduction)
-    def triplet_margin_with_distance_loss(self, positive: Tensor, negative: Tensor, distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        """How much further the positive is than the negative, less the margin; swap: the negative's distance from the positive counts if
+        it is less.
+        """
+        return self.triplet_margin_with_distance_loss(positive, negative, lambda a, b: a.pairwise_distance(b, p, eps), margin, swap,
+                                                      reduction)
+    def triplet_margin_with_distance_loss(self, positive: Tensor, negative: Tensor,
+                                          distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
                                           margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> Tensor:
         """triplet_margin_loss with a distance of one's own."""
         distance = distance_function or (lambda a, b: a.pairwise_distance(b))
         far = distance(self, negative)
         if swap: far = far.minimum(distance(positive, negative))
         return (distance(self, positive) - far + margin).relu()._reduced(reduction)
-    def multi_margin_loss(self, y: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    def multi_margin_loss(self, y: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
+                          reduction: str = "mean") -> Tensor:
         """For each other class what the right one is short of it plus the margin, to the power of p, over the number of classes."""
         right = self.gather(-1, y.unsqueeze(-1))
         lack = (margin - right + self).relu() ** p
@@ -64,23 +70,29 @@ class LossesMixin:
         if full: loss = loss + (y > 1).where(y * y.maximum(1).log() - y + 0.5 * (y.maximum(1) * (2 * math.pi)).log(), 0.0)
         return loss._reduced(reduction)
     def gaussian_nll_loss(self, y: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> Tensor:
-        """Minus the log-likelihood of y for normal distributions with mean x and these variances (at least eps, without gradient below it)."""
+        """Minus the log-likelihood of y for normal distributions with mean x and these variances (at least eps, without gradient below
+        it).
+        """
         if var.ndim < self.ndim and var.shape == self.shape[:-1]: var = var.unsqueeze(-1)
         var = (var < eps).where(eps, var)
         loss = (var.log() + (self - y).square() / var) * 0.5
         return (loss + 0.5 * math.log(2 * math.pi) if full else loss)._reduced(reduction)
 
-    def ctc_loss(self, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
+    def ctc_loss(self, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0, reduction: str = "mean",
+                 zero_infinity: bool = False) -> Tensor:
         """Minus the log-probability that a sequence of classes, with blanks and repetitions taken out, is the target.
 
-        shapes:  log-probabilities (T, N, C), targets (N, S) of ints, lengths (N,) -> (N,) or a scalar; "mean": over the target lengths first
+        shapes:  log-probabilities (T, N, C), targets (N, S) of ints, lengths (N,) -> (N,) or a scalar; "mean": over the target lengths
+                 first
         errors:  ShapeError if they do not fit, DTypeError for targets that are no ints, UsageError for another reduction
         source:  A. Graves et al., Connectionist temporal classification (2006): the forward recursion, one step a frame
         """
-        if reduction not in ("mean", "sum", "none"): raise UsageError(f"ctc_loss with reduction={reduction!r}\n  try: 'mean', 'sum' or 'none'")
+        if reduction not in ("mean", "sum", "none"):
+            raise UsageError(f"ctc_loss with reduction={reduction!r}\n  try: 'mean', 'sum' or 'none'")
         if self.ndim != 3 or targets.ndim != 2 or targets.shape[0] != self.shape[1]:
             raise ShapeError(f"ctc_loss of {self.shape} with targets {targets.shape}\n  log-probabilities are (T, N, C), targets (N, S)")
-        if not targets.dtype.is_int: raise DTypeError(f"ctc_loss with targets of {targets.dtype.name}\n  classes are ints\n  try: targets.int()")
+        if not targets.dtype.is_int:
+            raise DTypeError(f"ctc_loss with targets of {targets.dtype.name}\n  classes are ints\n  try: targets.int()")
         cls, (count, n, _), s = type(self), self.shape, targets.shape[1]
         frames, lengths = ((x if isinstance(x, cls) else cls(x)).reshape(-1, 1).int() for x in (input_lengths, target_lengths))
         width = 2 * s + 1

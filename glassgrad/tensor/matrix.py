@@ -36,7 +36,8 @@ class MatrixMixin:
         """
         if self.ndim < 2: raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n  a matrix has two axes")
         if square and self.shape[-1] != self.shape[-2]:
-            raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n  the last two axes are {self.shape[-2]} and {self.shape[-1]}; they must be equal")
+            raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n"
+                             f"  the last two axes are {self.shape[-2]} and {self.shape[-1]}; they must be equal")
         return self.cast(factor.wide_dtype(self.dtype))
     def _back(self, *found: Tensor) -> Any:
         """Results in the dtype these matrices came in."""
@@ -80,7 +81,8 @@ class MatrixMixin:
     def qr(self, mode: str = "complete") -> tuple[Tensor, Tensor]:
         """(q, r) with q r = x, q orthogonal, r upper triangular, by reflections.
 
-        mode:    "complete": q (..., m, m), r (..., m, n); "reduced": q (..., m, k), r (..., k, n) with k = min(m, n). Columns of q beyond the
+        mode:    "complete": q (..., m, m), r (..., m, n); "reduced": q (..., m, k), r (..., k, n) with k = min(m, n). Columns of q
+                 beyond the
                  k-th have no gradient: they are one basis of many.
         errors:  ShapeError below two axes, UsageError for another mode
         """
@@ -119,7 +121,8 @@ class MatrixMixin:
         return self.svd(False)[1]
 
     def eigh(self) -> tuple[Tensor, Tensor]:
-        """(eigenvalues in rising order, eigenvectors as columns) of symmetric matrices; their lower triangle is read. By rotations (Jacobi's method).
+        """(eigenvalues in rising order, eigenvectors as columns) of symmetric matrices; their lower triangle is read. By rotations
+        (Jacobi's method).
 
         shapes:  (..., n, n) -> (..., n), (..., n, n)
         source:  torch.linalg.eigh
@@ -153,7 +156,8 @@ class MatrixMixin:
     def solve(self, b: Tensor) -> Tensor:
         """The y with x y = b, by elimination with partial pivoting and one step of refinement.
 
-        shapes:  x (..., n, n), b (..., n, k) -> (..., n, k); a b of one axis less than x and of x's leading axes is a vector for each matrix
+        shapes:  x (..., n, n), b (..., n, k) -> (..., n, k); a b of one axis less than x and of x's leading axes is a vector for each
+                 matrix
         errors:  ShapeError if the shapes do not fit
         source:  torch.linalg.solve
 
@@ -317,7 +321,8 @@ class MatrixMixin:
         if ord == 0: return (x != 0).cast(x.dtype).sum(dim, keepdim)
         return size.sum(dim, keepdim) if ord == 1 else (size ** ord).sum(dim, keepdim) ** (1 / ord)
     def matrix_norm(self, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False) -> Tensor:
-        """A norm of matrices: "fro" (of all elements), "nuc" (sum of singular values), 2 and -2 (largest and smallest), 1 and -1 (largest and smallest
+        """A norm of matrices: "fro" (of all elements), "nuc" (sum of singular values), 2 and -2 (largest and smallest), 1 and -1
+        (largest and smallest
         column sum), inf and -inf (row sum). None is "fro".
 
         errors:  UsageError for another ord, ShapeError if `dim` does not name two axes

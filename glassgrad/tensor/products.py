@@ -54,12 +54,14 @@ class ProductsMixin:
         source:  numpy.tensordot
         """
         if isinstance(dims, int): mine, theirs = list(range(self.ndim - dims, self.ndim)), list(range(dims))
-        else: mine, theirs = ([t._axis(d) for d in (part if isinstance(part, (tuple, list)) else (part,))] for t, part in zip((self, y), dims))
+        else:
+            mine, theirs = ([t._axis(d) for d in (part if isinstance(part, (tuple, list)) else (part,))] for t,
+                            part in zip((self, y), dims))
         if [self.shape[a] for a in mine] != [y.shape[b] for b in theirs]:
             raise ShapeError(f"tensordot of {self.shape} and {y.shape} over axes {mine} and {theirs}\n  the lengths differ")
         left, right = ([a for a in range(t.ndim) if a not in used] for t, used in ((self, mine), (y, theirs)))
         k = math.prod(self.shape[a] for a in mine)
-        x = self.permute(*left, *mine).reshape(-1, k) if k else self.permute(*left, *mine).reshape(math.prod(self.shape[a] for a in left), 0)
+        x = self.permute(*left, *mine).reshape(math.prod(self.shape[a] for a in left), k)
         w = y.permute(*theirs, *right).reshape(k, math.prod(y.shape[b] for b in right))
         return x.matmul(w).reshape([self.shape[a] for a in left] + [y.shape[b] for b in right])
     @staticmethod
@@ -94,11 +96,13 @@ class ProductsMixin:
         return self._of_rank(2, "mm", y).matmul(y)
     def mv(self, y: Tensor) -> Tensor:
         """A matrix times a vector."""
-        if self.ndim != 2 or y.ndim != 1: raise ShapeError(f"mv of {self.shape} and {y.shape}\n  it takes a matrix and a vector\n  try: x @ y")
+        if self.ndim != 2 or y.ndim != 1:
+            raise ShapeError(f"mv of {self.shape} and {y.shape}\n  it takes a matrix and a vector\n  try: x @ y")
         return self.matmul(y)
     def _of_rank(self, n: int, what: str, *others: Tensor) -> Tensor:
         for x in (self, *others):
-            if x.ndim != n: raise ShapeError(f"{what} of {', '.join(str(t.shape) for t in (self, *others))}\n  all must have {n} axes\n  try: x @ y")
+            if x.ndim != n:
+                raise ShapeError(f"{what} of {', '.join(str(t.shape) for t in (self, *others))}\n  all must have {n} axes\n  try: x @ y")
         return self
     def addmm(self, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0) -> Tensor: return self * beta + a.matmul(b) * alpha
     def baddbmm(self, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0) -> Tensor: return self * beta + a.bmm(b) * alpha
@@ -133,7 +137,8 @@ class ProductsMixin:
         shapes:  (..., n, d), (..., m, d) -> (..., n, m)
         errors:  ShapeError if d differs
         """
-        if self.ndim < 2 or y.ndim < 2 or self.shape[-1] != y.shape[-1]: raise ShapeError(f"cdist of {self.shape} and {y.shape}\n  the rows must be equally long")
+        if self.ndim < 2 or y.ndim < 2 or self.shape[-1] != y.shape[-1]:
+            raise ShapeError(f"cdist of {self.shape} and {y.shape}\n  the rows must be equally long")
         return (self.unsqueeze(-2) - y.unsqueeze(-3)).vector_norm(p, -1)
     def pdist(self, p: float = 2.0) -> Tensor:
         """The distances of all pairs of rows, those of the first first.

@@ -1,4 +1,5 @@
-"""Random: counter-based. The key (seed and place in its stream) is fixed when the user calls: values do not depend on what is computed when.
+"""Random: counter-based. The key (seed and place in its stream) is fixed when the user calls: values do not depend on what is computed
+when.
 
 Every element is THREEFRY(key + place), the same bits on every device and in any order. `rand` uses the upper bits of one word, `randn` its
 two halves. Streams are told apart by their seed: one belongs to the process (manual_seed), others to Generators.
@@ -62,7 +63,8 @@ class RandomMixin:
         to_shape((n,), "random_bits of shape")
         return cls._random(random_words(n, generator), (n,), device)
     @classmethod
-    def rand(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None, generator: Any = None) -> Tensor:
+    def rand(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None,
+             generator: Any = None) -> Tensor:
         """Floats evenly from [0, 1). Here and in all that follows `generator` is the stream to draw from, a Generator.
 
         errors:  DTypeError for a dtype that is no float
@@ -75,7 +77,8 @@ class RandomMixin:
         sizes, d = to_shape(shape, "rand of shape"), _float("rand", dtype)
         return cls._random(unit_interval(random_words(math.prod(sizes), generator), d).cast(d), sizes, device, requires_grad)
     @classmethod
-    def randn(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None, generator: Any = None) -> Tensor:
+    def randn(cls, *shape: Any, device: str | None = None, dtype: Any = None, requires_grad: bool | None = None,
+              generator: Any = None) -> Tensor:
         """Floats from the normal distribution with mean 0 and variance 1 (Box and Muller)."""
         sizes, d = to_shape(shape, "randn of shape"), _float("randn", dtype)
         return cls._random(_normal(math.prod(sizes), d, generator).cast(d), sizes, device, requires_grad)

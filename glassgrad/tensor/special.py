@@ -8,7 +8,7 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-from glassgrad.tensor.elementwise import NUMBERS, align, detach, power
+from glassgrad.tensor.elementwise import align, detach, power
 from glassgrad.tensor.elementwise import atan as atan_of
 from glassgrad.uop.bits import bits_dtype
 from glassgrad.uop.dtype import dtypes, promote
@@ -79,18 +79,23 @@ def _polygamma(x: UOp, n: int) -> UOp:
     for k in range(1, SHIFT): total = total + raised(x + k, -n - 1)
     z = x + SHIFT
     total = total + raised(z, -n) / n + raised(z, -n - 1) * 0.5
-    for k, b in enumerate(BERNOULLI, 1): total = total + raised(z, -n - 2 * k) * (b * math.factorial(n + 2 * k - 1) / math.factorial(2 * k) / math.factorial(n))
+    for k, b in enumerate(BERNOULLI, 1):
+        total = total + raised(z, -n - 2 * k) * (b * math.factorial(n + 2 * k - 1) / math.factorial(2 * k) / math.factorial(n))
     return total * ((-1) ** (n + 1) * math.factorial(n))
 
 
 # ---- the error function's family ---------------------------------------------------------------------------------------------------------
 ERFC = (-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587, -0.82215223, 0.17087277)
-ERFINV_MIDDLE = (1.50140941, 0.246640727, -0.00417768164, -0.00125372503, 0.00021858087, -4.39150654e-06, -3.5233877e-06, 3.43273939e-07, 2.81022636e-08)
-ERFINV_TAIL = (2.83297682, 1.00167406, 0.00943887047, -0.0076224613, 0.00573950773, -0.00367342844, 0.00134934322, 0.000100950558, -0.000200214257)
+ERFINV_MIDDLE = (1.50140941, 0.246640727, -0.00417768164, -0.00125372503, 0.00021858087, -4.39150654e-06, -3.5233877e-06, 3.43273939e-07,
+                 2.81022636e-08)
+ERFINV_TAIL = (2.83297682, 1.00167406, 0.00943887047, -0.0076224613, 0.00573950773, -0.00367342844, 0.00134934322, 0.000100950558,
+               -0.000200214257)
 
 
 def _erfc(x: UOp) -> UOp:
-    """float32: a fit of relative error 1.2e-7 (Numerical recipes, 6.2); float64: 1 - erf below 2, above it the continued fraction of Laplace."""
+    """float32: a fit of relative error 1.2e-7 (Numerical recipes, 6.2); float64: 1 - erf below 2, above it the continued fraction of
+    Laplace.
+    """
     low = x < 0
     z = low.where(-x, x)
     if x.dtype is not dtypes.float64:
@@ -324,7 +329,8 @@ class SpecialMixin:
         one = soft.argmax(a, keepdim=True) == type(self).arange(self.shape[a]).reshape(*[-1 if i == a else 1 for i in range(self.ndim)])
         return one.cast(soft.dtype).with_gradient_of(soft)
 
-    # ---- fused names -----------------------------------------------------------------------------------------------------------------------
+    # ---- fused names
+    # -----------------------------------------------------------------------------------------------------------------------
     def addcmul(self, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor: return self + a * b * value
     def addcdiv(self, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor: return self + a / b * value
 

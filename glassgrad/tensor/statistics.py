@@ -38,7 +38,8 @@ class StatisticsMixin:
         errors:  ShapeError if there are not k
         """
         a = self._long_axis(dim, "kthvalue")
-        if not 1 <= k <= self.shape[a]: raise ShapeError(f"kthvalue({k}) along axis {a} of {self.shape}\n  k must be from 1 to {self.shape[a]}")
+        if not 1 <= k <= self.shape[a]:
+            raise ShapeError(f"kthvalue({k}) along axis {a} of {self.shape}\n  k must be from 1 to {self.shape[a]}")
         values, places = self.sort(a)
         return ValuesIndices(*(x.narrow(a, k - 1, 1) if keepdim else x.select(a, k - 1) for x in (values, places)))
     def median(self, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -84,7 +85,8 @@ class StatisticsMixin:
         """quantile with q from 0 to 100."""
         return self.quantile(q / 100 if isinstance(q, (*NUMBERS, type(self))) else [x / 100 for x in q], dim, keepdim, interpolation)
     def _quantile(self, q: Any, dim: int | None, keepdim: bool, interpolation: str, skip: bool) -> Tensor:
-        if interpolation not in QUANTILES: raise UsageError(f"quantile with interpolation={interpolation!r}\n  try: one of {', '.join(QUANTILES)}")
+        if interpolation not in QUANTILES:
+            raise UsageError(f"quantile with interpolation={interpolation!r}\n  try: one of {', '.join(QUANTILES)}")
         x, a = (self if self.dtype.is_float else self.cast(dtypes.default_float))._flat_axis(dim)
         n = x.shape[a]
         if not n: raise UsageError(f"quantile of {self.shape} along axis {dim}\n  there are no elements")
@@ -109,7 +111,7 @@ class StatisticsMixin:
         """The most frequent element along an axis (the smallest of several) and the last place where it stands."""
         a = self._long_axis(dim, "mode")
         x = self.movedim(a, -1)
-        values, places = x.sort(-1)
+        values = x.sort(-1)[0]
         run = values.unsqueeze(-1) == values.unsqueeze(-2)
         best = run.sum(-1).argmax(-1, keepdim=True)
         found = values.gather(-1, best)
@@ -122,7 +124,8 @@ class StatisticsMixin:
         """The largest minus the smallest element."""
         return self.max(axis, keepdim) - self.min(axis, keepdim)
 
-    # ---- without NaN -----------------------------------------------------------------------------------------------------------------------
+    # ---- without NaN
+    # -----------------------------------------------------------------------------------------------------------------------
     def _or(self, value: float) -> Tensor: return self.isnan().where(value, self) if self.dtype.is_float else self
     def nansum(self, axis: Any = None, keepdim: bool = False) -> Tensor: return self._or(0.0).sum(axis, keepdim)
     def nanprod(self, axis: Any = None, keepdim: bool = False) -> Tensor: return self._or(1.0).prod(axis, keepdim)
@@ -135,7 +138,8 @@ class StatisticsMixin:
         """The variance of what is no NaN: squares around the mean over their number - correction."""
         rest = (self - self.nanmean(axis, True))._or(0.0)
         return rest.square().sum(axis, keepdim) / ((~self.isnan()).sum(axis, keepdim) - correction)
-    def nanstd(self, axis: Any = None, keepdim: bool = False, correction: int = 0) -> Tensor: return self.nanvar(axis, keepdim, correction).sqrt()
+    def nanstd(self, axis: Any = None, keepdim: bool = False, correction: int = 0) -> Tensor:
+        return self.nanvar(axis, keepdim, correction).sqrt()
     def nanmax(self, axis: Any = None, keepdim: bool = False) -> Tensor:
         """The largest of what is no NaN; NaN if nothing is."""
         return self.isnan().all(axis, keepdim).where(math.nan, self._or(-math.inf).max(axis, keepdim))
@@ -145,7 +149,8 @@ class StatisticsMixin:
     def nanargmax(self, axis: int | None = None) -> Tensor: return self._or(-math.inf).argmax(axis)
     def nanargmin(self, axis: int | None = None) -> Tensor: return self._or(math.inf).argmin(axis)
 
-    # ---- counts ----------------------------------------------------------------------------------------------------------------------------
+    # ---- counts
+    # ----------------------------------------------------------------------------------------------------------------------------
     def bincount(self, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
         """How often each int from 0 to the largest occurs, or the sum of the weights there. The largest is read, so this computes.
 
@@ -155,15 +160,18 @@ class StatisticsMixin:
         [1, 0, 2]
         """
         if not self.dtype.is_int: raise DTypeError(f"bincount of {self.shape} {self.dtype.short}\n  only ints are counted")
-        if self.numel() and int(self.min().item()) < 0: raise UsageError(f"bincount of {self.shape}\n  there are negative numbers\n  try: x - x.min()")
+        if self.numel() and int(self.min().item()) < 0:
+            raise UsageError(f"bincount of {self.shape}\n  there are negative numbers\n  try: x - x.min()")
         n = max(minlength, int(self.max().item()) + 1 if self.numel() else 0)
         cls, index = type(self), self.flatten()
         d = dtypes.int32 if weights is None else weights.dtype
         if not index.numel() or not n: return cls.zeros(n, dtype=d)
         source = cls.ones(index.numel(), dtype=d) if weights is None else weights.flatten()
         return cls.zeros(n, dtype=d).scatter_reduce(0, index, source, "sum")
-    def histogram(self, bins: Any = 10, range: Any = None, weights: Tensor | None = None, density: bool = False) -> tuple[Tensor, Tensor]:  # noqa: A002
-        """(counts, edges) of the elements in bins: a number of equal ones over `range` (the smallest to the largest element), or their edges. All
+    def histogram(self, bins: Any = 10, range: Any = None, weights: Tensor | None = None, density: bool = False) -> tuple[Tensor, Tensor]:
+        # noqa: A002
+        """(counts, edges) of the elements in bins: a number of equal ones over `range` (the smallest to the largest element), or their
+        edges. All
         bins are half open but the last.
 
         source:  numpy.histogram
@@ -195,7 +203,8 @@ class StatisticsMixin:
         found = self.histogram(bins, None if min == max == 0 else (min, max))[0]
         return found.cast(self.dtype if self.dtype.is_float else dtypes.default_float)
     def bucketize(self, boundaries: Tensor, right: bool = False) -> Tensor:
-        """For each element in which bucket between sorted boundaries it lies: below the first is 0. `right`: a boundary belongs to the bucket above.
+        """For each element in which bucket between sorted boundaries it lies: below the first is 0. `right`: a boundary belongs to the
+        bucket above.
 
         source:  torch.bucketize
         """
@@ -204,7 +213,8 @@ class StatisticsMixin:
         """NumPy's bucketize: with `right`, a boundary belongs to the bucket below."""
         return bins.searchsorted(self, side="left" if right else "right")
 
-    # ---- sets --------------------------------------------------------------------------------------------------------------------------------
+    # ---- sets
+    # --------------------------------------------------------------------------------------------------------------------------------
     def isin(self, test: Any, invert: bool = False) -> Tensor:
         """Whether each element is among those of `test`.
 
@@ -215,9 +225,11 @@ class StatisticsMixin:
         found = (self.unsqueeze(-1) == test).any(-1) if test.shape[0] else self.full_like(False, dtype=dtypes.bool)
         return ~found if invert else found
     def unique(self, return_index: bool = False, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
-        """The different values in rising order, or the different slices along `dim`. Their number is read from the values, so this computes.
+        """The different values in rising order, or the different slices along `dim`. Their number is read from the values, so this
+        computes.
 
-        return_index: also where each first stands; return_inverse: also which of them each element is; return_counts: also how often each occurs.
+        return_index: also where each first stands; return_inverse: also which of them each element is; return_counts: also how often
+                      each occurs.
         errors:  UsageError for slices of floats with NaN
 
         >>> Tensor([3, 1, 3]).unique().tolist()
@@ -239,7 +251,9 @@ class StatisticsMixin:
         starts = first.nonzero().squeeze(1)
         out = [values[starts]]
         if index: out.append(order[starts])
-        if inverse: out.append(cls.zeros(n, dtype=dtypes.int32).scatter(0, order, first.cumsum(0) - 1).reshape(*shape) if n else order.reshape(*shape))
+        if inverse:
+            out.append(cls.zeros(n, dtype=dtypes.int32).scatter(0, order, first.cumsum(0) - 1).reshape(*shape) if n
+                       else order.reshape(*shape))
         if counts: out.append(starts.cat(cls([n])).diff() if n else starts)
         return out[0] if len(out) == 1 else tuple(out)
     def _unique_slices(self, a: int, index: bool, inverse: bool, counts: bool) -> Any:
@@ -270,11 +284,13 @@ class StatisticsMixin:
         return self.shape == y.shape and bool((self == y).all().item())
     def array_equal(self, y: Tensor) -> bool: return self.equal(y)
 
-    # ---- moments -------------------------------------------------------------------------------------------------------------------------------
+    # ---- moments
+    # -------------------------------------------------------------------------------------------------------------------------------
     def average(self, axis: Any = None, weights: Tensor | None = None, keepdim: bool = False) -> Tensor:
         """The mean weighted by `weights` (of this shape, or a vector along one axis)."""
         if weights is None: return self.mean(axis, keepdim)
-        if weights.ndim == 1 and isinstance(axis, int): weights = weights.reshape(*[-1 if i == self._axis(axis) else 1 for i in range(self.ndim)])
+        if weights.ndim == 1 and isinstance(axis, int):
+            weights = weights.reshape(*[-1 if i == self._axis(axis) else 1 for i in range(self.ndim)])
         return (self * weights).sum(axis, keepdim) / weights.expand(*self.shape).sum(axis, keepdim)
     def cov(self, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
         """The covariances of the rows (variables) over the columns (observations).

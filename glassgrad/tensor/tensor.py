@@ -349,7 +349,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         """The same values without gradient."""
         return self._new(UOp(Ops.DETACH, self.dtype, (self.uop,))) if self.dtype.is_float else self._new(self.uop)
     def with_gradient_of(self, y: Tensor) -> Tensor:
-        """These values with the gradient of `y`, whose values are never computed: a straight-through estimator, or a derivative known in closed form.
+        """These values with the gradient of `y`, whose values are never computed: for straight-through estimators and for derivatives that are
+        known in closed form.
 
         errors:  ShapeError if the shapes differ, DTypeError for other than floats of one dtype
 

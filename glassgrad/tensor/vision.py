@@ -23,22 +23,28 @@ class VisionMixin:
     __slots__ = ()
 
     # ---- convolution and pooling by the number of axes ---------------------------------------------------------------------------------
-    def conv1d(self, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    def conv1d(self, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+               groups: int = 1) -> Tensor:
         """conv2d over one axis, arguments in PyTorch's order: x (B, C, L), weight (O, C / groups, k)."""
         return self._rank_of_window(weight, 1, "conv1d").conv2d(weight, bias, groups, stride, dilation, padding)
-    def conv3d(self, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    def conv3d(self, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+               groups: int = 1) -> Tensor:
         """conv2d over three axes, arguments in PyTorch's order: x (B, C, D, H, W), weight (O, C / groups, k, k, k)."""
         return self._rank_of_window(weight, 3, "conv3d").conv2d(weight, bias, groups, stride, dilation, padding)
     def conv_transpose1d(self, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
                          groups: int = 1, dilation: Any = 1) -> Tensor:
         """conv_transpose2d over one axis, arguments in PyTorch's order."""
-        return self._rank_of_window(weight, 1, "conv_transpose1d").conv_transpose2d(weight, bias, groups, stride, dilation, padding, output_padding)
+        x = self._rank_of_window(weight, 1, "conv_transpose1d")
+        return x.conv_transpose2d(weight, bias, groups, stride, dilation, padding, output_padding)
     def conv_transpose3d(self, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
                          groups: int = 1, dilation: Any = 1) -> Tensor:
         """conv_transpose2d over three axes, arguments in PyTorch's order."""
-        return self._rank_of_window(weight, 3, "conv_transpose3d").conv_transpose2d(weight, bias, groups, stride, dilation, padding, output_padding)
+        x = self._rank_of_window(weight, 3, "conv_transpose3d")
+        return x.conv_transpose2d(weight, bias, groups, stride, dilation, padding, output_padding)
     def _rank_of_window(self, weight: Tensor, n: int, what: str) -> Tensor:
-        if weight.ndim != n + 2: raise ShapeError(f"{what} of x {self.shape} and weight {weight.shape}\n  the weight must have {n + 2} axes\n  try: conv2d, which takes any number")
+        if weight.ndim != n + 2:
+            raise ShapeError(f"{what} of x {self.shape} and weight {weight.shape}\n"
+                             f"  the weight must have {n + 2} axes\n  try: conv2d, which takes any number")
         return self
 
     def max_pool1d(self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
@@ -49,10 +55,12 @@ class VisionMixin:
                    return_indices: bool = False) -> Any:
         """max_pool2d over the last three axes."""
         return self.max_pool2d(each(kernel_size, 3, "max_pool3d", "kernel_size"), stride, dilation, padding, ceil_mode, return_indices)
-    def avg_pool1d(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
+    def avg_pool1d(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+                   count_include_pad: bool = True) -> Tensor:
         """avg_pool2d over the last axis."""
         return self.avg_pool2d(each(kernel_size, 1, "avg_pool1d", "kernel_size"), stride, 1, padding, ceil_mode, count_include_pad)
-    def avg_pool3d(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
+    def avg_pool3d(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+                   count_include_pad: bool = True) -> Tensor:
         """avg_pool2d over the last three axes."""
         return self.avg_pool2d(each(kernel_size, 3, "avg_pool3d", "kernel_size"), stride, 1, padding, ceil_mode, count_include_pad)
     def max_unpool1d(self, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None) -> Tensor:
@@ -61,9 +69,12 @@ class VisionMixin:
     def max_unpool3d(self, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None) -> Tensor:
         """max_unpool2d over the last three axes."""
         return self.max_unpool2d(indices, each(kernel_size, 3, "max_unpool3d", "kernel_size"), stride, padding, output_size)
-    def lp_pool1d(self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor: return self._lp_pool(norm_type, 1, kernel_size, stride, ceil_mode)
-    def lp_pool2d(self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor: return self._lp_pool(norm_type, 2, kernel_size, stride, ceil_mode)
-    def lp_pool3d(self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor: return self._lp_pool(norm_type, 3, kernel_size, stride, ceil_mode)
+    def lp_pool1d(self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+        return self._lp_pool(norm_type, 1, kernel_size, stride, ceil_mode)
+    def lp_pool2d(self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+        return self._lp_pool(norm_type, 2, kernel_size, stride, ceil_mode)
+    def lp_pool3d(self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+        return self._lp_pool(norm_type, 3, kernel_size, stride, ceil_mode)
     def _lp_pool(self, p: float, n: int, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
         """(sum x**p) ** (1 / p) of each window."""
         size = each(kernel_size, n, "lp_pool", "kernel_size")
@@ -79,7 +90,8 @@ class VisionMixin:
     def _adaptive(self, n: int, output_size: Any, how: str) -> Tensor:
         """Windows as PyTorch's: output i of m covers floor(i k / m) to ceil((i + 1) k / m) of k elements; axis after axis."""
         sizes = (output_size,) * n if isinstance(output_size, int) or output_size is None else tuple(output_size)
-        if len(sizes) != n or self.ndim < n: raise ShapeError(f"adaptive pooling of {self.shape} to {sizes}\n  there must be {n} sizes and as many axes")
+        if len(sizes) != n or self.ndim < n:
+            raise ShapeError(f"adaptive pooling of {self.shape} to {sizes}\n  there must be {n} sizes and as many axes")
         x = self
         for a, m in zip(range(self.ndim - n, self.ndim), sizes):
             k = x.shape[a]
@@ -97,7 +109,7 @@ class VisionMixin:
     # ---- windows and pixels --------------------------------------------------------------------------------------------------------------
     def im2col(self, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
         """Each window of (B, C, H, W) as a column: (B, C kh kw, windows). What PyTorch calls Unfold."""
-        size, dilation, stride = (each(v, 2, "im2col", name) for v, name in ((kernel_size, "kernel_size"), (dilation, "dilation"), (stride, "stride")))
+        size, dilation, stride = _pairs("im2col", kernel_size=kernel_size, dilation=dilation, stride=stride)
         x = self.pad((*((0, 0),) * (self.ndim - 2), *to_pairs(padding, 2, "im2col")))
         y = self._new(windows(x.uop, x.ndim - 2, size, stride, dilation))                        # (B, C, oh, ow, kh, kw)
         b, c, oh, ow, kh, kw = y.shape
@@ -107,13 +119,14 @@ class VisionMixin:
 
         errors:  ShapeError if the numbers do not fit
         """
-        out, size, dilation, stride = (each(v, 2, "fold", name) for v, name in ((output_size, "output_size"), (kernel_size, "kernel_size"), (dilation, "dilation"), (stride, "stride")))
+        out, size, dilation, stride = _pairs("fold", output_size=output_size, kernel_size=kernel_size, dilation=dilation, stride=stride)
         pairs = to_pairs(padding, 2, "fold")
         whole = [m + lo + hi for m, (lo, hi) in zip(out, pairs)]
         counts = [(m - d * (k - 1) - 1) // s + 1 for m, k, d, s in zip(whole, size, dilation, stride)]
         b, rows, columns = self.shape if self.ndim == 3 else (0, 1, -1)
         if columns != math.prod(counts) or rows % math.prod(size):
-            raise ShapeError(f"fold of {self.shape} to {out} by windows {size}\n  there must be (B, C * {math.prod(size)}, {math.prod(counts)}) elements")
+            raise ShapeError(f"fold of {self.shape} to {out} by windows {size}\n"
+                             f"  there must be (B, C * {math.prod(size)}, {math.prod(counts)}) elements")
         c = rows // math.prod(size)
         x = self.reshape(b, c, *size, *counts).permute(0, 1, 4, 5, 2, 3).uop
         for i in (1, 0): x = UOp(Ops.FOLD, x.dtype, (x,), UnfoldArg(2 + i, size[i], stride[i], dilation[i], whole[i]))
@@ -142,18 +155,23 @@ class VisionMixin:
         square = self.square().pad([(0, 0), (size // 2, (size - 1) // 2), *[(0, 0)] * (self.ndim - 2)])
         return self / (square.unfold(1, size).mean(-1) * alpha + k) ** beta
 
-    # ---- resampling ------------------------------------------------------------------------------------------------------------------------
-    def interpolate(self, size: Any = None, mode: str = "linear", align_corners: bool = False, scale_factor: Any = None, antialias: bool = False) -> Tensor:
+    # ---- resampling
+    # ------------------------------------------------------------------------------------------------------------------------
+    def interpolate(self, size: Any = None, mode: str = "linear", align_corners: bool = False, scale_factor: Any = None,
+                    antialias: bool = False) -> Tensor:
         """The last axes resampled to `size` (or by scale_factor): "linear", "cubic", "area", "nearest" or "nearest-exact", axis after axis.
 
-        mode:    "bilinear", "trilinear" and "bicubic" are the same as "linear" and "cubic"; antialias widens those kernels when an axis shrinks
+        mode:    "bilinear", "trilinear" and "bicubic" are the same as "linear" and "cubic"; antialias widens those kernels when an axis
+                 shrinks
         errors:  UsageError for another mode, or unless one of size and scale_factor is given; ShapeError if the sizes do not fit
         source:  torch.nn.functional.interpolate
         """
-        if (size is None) == (scale_factor is None): raise UsageError(f"interpolate of {self.shape} to size={size} and scale_factor={scale_factor}\n  one of both must be given")
-        known = {"linear": "linear", "bilinear": "linear", "trilinear": "linear", "cubic": "cubic", "bicubic": "cubic", "area": "area", "nearest": "nearest",
-                 "nearest-exact": "nearest-exact"}
-        if mode not in known: raise UsageError(f"interpolate with mode={mode!r}\n  try: 'linear', 'cubic', 'area', 'nearest' or 'nearest-exact'")
+        if (size is None) == (scale_factor is None):
+            raise UsageError(f"interpolate of {self.shape} to size={size} and scale_factor={scale_factor}\n  one of both must be given")
+        known = {"linear": "linear", "bilinear": "linear", "trilinear": "linear", "cubic": "cubic", "bicubic": "cubic", "area": "area",
+                 "nearest": "nearest", "nearest-exact": "nearest-exact"}
+        if mode not in known:
+            raise UsageError(f"interpolate with mode={mode!r}\n  try: 'linear', 'cubic', 'area', 'nearest' or 'nearest-exact'")
         if size is None:
             factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * max(self.ndim - 2, 1)
             sizes = tuple(int(n * f) for n, f in zip(self.shape[self.ndim - len(factors):], factors))
@@ -167,7 +185,8 @@ class VisionMixin:
         for a, m in zip(range(x.ndim - len(sizes), x.ndim), sizes):
             n = x.shape[a]
             if n == m: continue
-            x = x[x._along(a, type(self)(_nearest(n, m, way)))] if way.startswith("nearest") else _resampled(x, a, _taps(n, m, way, align_corners, antialias and m < n))
+            if way.startswith("nearest"): x = x[x._along(a, type(self)(_nearest(n, m, way)))]
+            else: x = _resampled(x, a, _taps(n, m, way, align_corners, antialias and m < n))
         return x
 
     @classmethod
@@ -178,23 +197,30 @@ class VisionMixin:
         """
         _, _, *space = size
         n = len(space)
-        if theta.shape[1:] != (n, n + 1): raise ShapeError(f"affine_grid of theta {theta.shape} for size {tuple(size)}\n  theta must be (B, {n}, {n + 1})")
+        if theta.shape[1:] != (n, n + 1):
+            raise ShapeError(f"affine_grid of theta {theta.shape} for size {tuple(size)}\n  theta must be (B, {n}, {n + 1})")
         lines = [cls([(2 * i - m + 1) / max(m - 1 if align_corners else m, 1) for i in range(m)]) for m in space]
         grids = lines[0].meshgrid(*lines[1:])[::-1] if n > 1 else (lines[0],)                    # x first
         points = grids[0].stack(*grids[1:], grids[0].ones_like(), dim=-1).reshape(-1, n + 1).cast(theta.dtype)
         return points.matmul(theta.mT).reshape(theta.shape[0], *space, n)
     def grid_sample(self, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = False) -> Tensor:
-        """Images read at places between pixels: (-1, -1) is the upper left corner (or its pixel's centre with align_corners), (1, 1) the lower right.
+        """Images read at places between pixels: (-1, -1) is the upper left corner (or its pixel's centre with align_corners), (1, 1) the
+        lower right.
 
-        shapes:  x (B, C, H, W), grid (B, h, w, 2) -> (B, C, h, w); volumes with grid (B, d, h, w, 3); the last axis of the grid is x, y (, z)
-        mode:    "bilinear", "nearest" or (images only) "bicubic"; padding_mode: what lies outside is 0 ("zeros"), the edge ("border") or mirrored ("reflection")
+        shapes:  x (B, C, H, W), grid (B, h, w, 2) -> (B, C, h, w); volumes with grid (B, d, h, w, 3); the last axis of the grid is x, y
+                 (, z)
+        mode:    "bilinear", "nearest" or (images only) "bicubic"; padding_mode: what lies outside is 0 ("zeros"), the edge ("border") or
+                 mirrored ("reflection")
         errors:  UsageError for another mode, ShapeError if the shapes do not fit
         """
         n = self.ndim - 2
-        if mode not in ("bilinear", "nearest", "bicubic") or padding_mode not in ("zeros", "border", "reflection") or mode == "bicubic" and n != 2:
-            raise UsageError(f"grid_sample of {self.shape} with mode={mode!r}, padding_mode={padding_mode!r}\n  try: 'bilinear' or 'nearest' ('bicubic' for images); 'zeros', 'border' or 'reflection'")
+        if mode not in ("bilinear", "nearest", "bicubic") or padding_mode not in ("zeros", "border",
+                                                                                  "reflection") or mode == "bicubic" and n != 2:
+            raise UsageError(f"grid_sample of {self.shape} with mode={mode!r}, padding_mode={padding_mode!r}\n"
+                             f"  try: 'bilinear' or 'nearest' ('bicubic' for images); 'zeros', 'border' or 'reflection'")
         if n not in (2, 3) or grid.ndim != n + 2 or grid.shape[-1] != n or grid.shape[0] != self.shape[0]:
-            raise ShapeError(f"grid_sample of {self.shape} at {grid.shape}\n  x must be (B, C, *space) and the grid (B, *places, {max(n, 2)})")
+            raise ShapeError(f"grid_sample of {self.shape} at {grid.shape}\n"
+                             f"  x must be (B, C, *space) and the grid (B, *places, {max(n, 2)})")
         places = []
         for k, m in enumerate(reversed(self.shape[2:])):
             u = grid[..., k]
@@ -213,12 +239,16 @@ class VisionMixin:
                 inside = ok if inside is None else inside & ok
                 i = i.clamp(0, m - 1).int()
                 index = i if index is None else index * m + i
-            index = index.reshape(index.shape[0], 1, -1).expand(index.shape[0], self.shape[1], math.prod(index.shape[1:]))  # type: ignore[union-attr]
+            # type: ignore[union-attr]
+            index = index.reshape(index.shape[0], 1, -1).expand(index.shape[0], self.shape[1], math.prod(index.shape[1:]))
             value = flat.gather(2, index).reshape(*self.shape[:2], *grid.shape[1:-1])
             value = inside.unsqueeze(1).where(value, 0.0)  # type: ignore[union-attr]
             if weight is not None: value = value * weight.unsqueeze(1)
             total = value if total is None else total + value
         return total.cast(self.dtype)  # type: ignore[union-attr]
+
+
+def _pairs(what: str, **values: Any) -> list[tuple[int, ...]]: return [each(v, 2, what, name) for name, v in values.items()]
 
 
 Taps = list[list[tuple[int, float]]]
@@ -242,7 +272,8 @@ def _taps(n: int, m: int, way: str, align_corners: bool, antialias: bool) -> Tap
             scale = n / m
             reach, centre = (2 if way == "cubic" else 1) * scale, (i + 0.5) * scale
             lo, hi = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), n)
-            weights = [(_cubic((j + 0.5 - centre) / scale, -0.5) if way == "cubic" else max(1 - abs((j + 0.5 - centre) / scale), 0.0)) for j in range(lo, hi)]
+            weights = [(_cubic((j + 0.5 - centre) / scale, -0.5) if way == "cubic" else max(1 - abs((j + 0.5 - centre) / scale), 0.0))
+                       for j in range(lo, hi)]
             total = sum(weights)
             out.append([(j, w / total) for j, w in zip(range(lo, hi), weights)])
             continue
@@ -261,7 +292,8 @@ def _resampled(x: Tensor, a: int, taps: Taps) -> Tensor:
     total = None
     for k in range(max(map(len, taps))):
         index = cls([row[k][0] if k < len(row) else 0 for row in taps])
-        weight = cls([row[k][1] if k < len(row) else 0.0 for row in taps], dtype=dtypes.float64 if x.dtype is dtypes.float64 else dtypes.float32)
+        weight = cls([row[k][1] if k < len(row) else 0.0 for row in taps],
+                     dtype=dtypes.float64 if x.dtype is dtypes.float64 else dtypes.float32)
         part = x[x._along(a, index)] * weight.reshape(*shape).cast(x.dtype)
         total = part if total is None else total + part
     return total  # type: ignore[return-value]

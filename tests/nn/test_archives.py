@@ -33,7 +33,8 @@ def tarred(mode: str) -> bytes:
     return out.getvalue()
 
 
-ARCHIVES = [(zip_extract, zipped(zipfile.ZIP_STORED)), (zip_extract, zipped(zipfile.ZIP_DEFLATED)), (tar_extract, tarred("w")), (tar_extract, tarred("w:gz"))]
+ARCHIVES = [(zip_extract, zipped(zipfile.ZIP_STORED)), (zip_extract, zipped(zipfile.ZIP_DEFLATED)), (tar_extract, tarred("w")),
+            (tar_extract, tarred("w:gz"))]
 
 
 @pytest.mark.parametrize("extract,raw", ARCHIVES, ids=["zip stored", "zip packed", "tar", "tar packed"])

@@ -30,10 +30,14 @@ def test_every_row_is_a_method_with_torchs_options(name):
 
 
 FORMS = [
-    ("MaxPool2d", (3,), {"stride": 2, "padding": 1}), ("AvgPool2d", (2, 1), {}), ("AdaptiveAvgPool2d", (2,), {}), ("LeakyReLU", (0.2,), {}), ("Softmax", (1,), {}),
-    ("GELU", (), {"approximate": "none"}), ("ReLU", (), {"inplace": True}), ("Flatten", (), {"start_dim": 1}), ("PixelShuffle", (2,), {}), ("Hardtanh", (-0.5, 0.7), {}),
-    ("ZeroPad2d", (1,), {}), ("ReflectionPad2d", ((1, 2, 0, 1),), {}), ("ConstantPad2d", (1, 3.0), {}), ("CircularPad2d", (2,), {}), ("Upsample", (), {"scale_factor": 2}),
-    ("Upsample", (), {"size": 5, "mode": "bilinear", "align_corners": True}), ("PReLU", (), {}), ("Identity", (5,), {}), ("Unfold", (2,), {}), ("LocalResponseNorm", (2,), {}),
+    ("MaxPool2d", (3,), {"stride": 2, "padding": 1}), ("AvgPool2d", (2, 1), {}), ("AdaptiveAvgPool2d", (2,), {}), ("LeakyReLU", (0.2,), {}),
+         ("Softmax", (1,), {}),
+    ("GELU", (), {"approximate": "none"}), ("ReLU", (), {"inplace": True}), ("Flatten", (), {"start_dim": 1}), ("PixelShuffle", (2,), {}),
+         ("Hardtanh", (-0.5, 0.7), {}),
+    ("ZeroPad2d", (1,), {}), ("ReflectionPad2d", ((1, 2, 0, 1),), {}), ("ConstantPad2d", (1, 3.0), {}), ("CircularPad2d", (2,), {}),
+         ("Upsample", (), {"scale_factor": 2}),
+    ("Upsample", (), {"size": 5, "mode": "bilinear", "align_corners": True}), ("PReLU", (), {}), ("Identity", (5,), {}),
+         ("Unfold", (2,), {}), ("LocalResponseNorm", (2,), {}),
 ]
 
 
@@ -47,12 +51,14 @@ def test_losses_and_two_inputs():
     logits, classes = RNG.normal(size=(5, 3)).astype("float32"), np.array([0, 2, 1, 1, 0])
     weight = np.array([1, 2, 3], "float32")
     ours = nn.CrossEntropyLoss(Tensor(weight), label_smoothing=0.1)(Tensor(logits), Tensor(classes))
-    assert ours.item() == pytest.approx(torch.nn.CrossEntropyLoss(torch.tensor(weight), label_smoothing=0.1)(torch.tensor(logits), torch.tensor(classes)).item(), rel=1e-5)
+    theirs = torch.nn.CrossEntropyLoss(torch.tensor(weight), label_smoothing=0.1)
+    assert ours.item() == pytest.approx(theirs(torch.tensor(logits), torch.tensor(classes)).item(), rel=1e-5)
     assert nn.MSELoss()(Tensor(logits), Tensor(logits + 1)).item() == pytest.approx(1, rel=1e-4)
     layer, other = nn.Bilinear(3, 3, 2), torch.nn.Bilinear(3, 3, 2)
     with torch.no_grad():
         for name, x in get_state_dict(layer).items(): getattr(other, name).copy_(torch.tensor(x.numpy()))
-    np.testing.assert_allclose(layer(Tensor(logits), Tensor(logits)).numpy(), other(torch.tensor(logits), torch.tensor(logits)).detach().numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer(Tensor(logits), Tensor(logits)).numpy(),
+                               other(torch.tensor(logits), torch.tensor(logits)).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_dropouts():
@@ -68,10 +74,12 @@ def test_dropouts():
 def test_containers():
     class Net(nn.Module):
         def __init__(self):
-            self.layers, self.kept = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), nn.ModuleDict(a=nn.ModuleList([nn.Linear(2, 2)]))
+            self.layers, self.kept = nn.Sequential(nn.Linear(3, 4), nn.ReLU(),
+                                                   nn.Linear(4, 2)), nn.ModuleDict(a=nn.ModuleList([nn.Linear(2, 2)]))
         def forward(self, x): return self.kept["a"][0](self.layers(x))
     net, other = Net(), Net()
-    assert set(net.state_dict()) == {"layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias", "kept.a.0.weight", "kept.a.0.bias"}
+    assert set(net.state_dict()) == {"layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias", "kept.a.0.weight",
+                                     "kept.a.0.bias"}
     assert len(net.parameters()) == 6 and dict(net.named_parameters()).keys() == net.state_dict().keys()
     x = Tensor.ones(2, 3)
     assert other.load_state_dict(net.state_dict()) == [] and net(x).tolist() == other(x).tolist()
@@ -94,11 +102,13 @@ def test_init():
     assert abs(init.normal_(fresh(4000), 1, 0.5).numpy().std() - 0.5) < 0.03
     t = init.trunc_normal_(fresh(1000), std=2.0, a=-1, b=1).numpy()
     assert t.min() >= -1 and t.max() <= 1 and t.std() > 0.5
-    assert init.constant_(fresh(2), 3).tolist() == [3, 3] and init.ones_(fresh(1)).tolist() == [1] and init.zeros_(Tensor([5.0])).tolist() == [0]
+    assert init.constant_(fresh(2), 3).tolist() == [3,
+                                                    3] and init.ones_(fresh(1)).tolist() == [1] and init.zeros_(Tensor([5.0])).tolist() == [0]
     np.testing.assert_array_equal(init.eye_(fresh(2, 3)).numpy(), np.eye(2, 3))
     for shape, groups in (((4, 2, 3), 2), ((3, 3, 3, 2), 1)):
         np.testing.assert_array_equal(init.dirac_(fresh(*shape), groups).numpy(), torch.nn.init.dirac_(torch.zeros(*shape), groups).numpy())
-    for name, deviation in (("xavier_uniform_", math.sqrt(2 / 300)), ("xavier_normal_", math.sqrt(2 / 300)), ("kaiming_uniform_", math.sqrt(2 / 200)), ("kaiming_normal_", math.sqrt(2 / 200))):
+    for name, deviation in (("xavier_uniform_", math.sqrt(2 / 300)), ("xavier_normal_", math.sqrt(2 / 300)),
+                            ("kaiming_uniform_", math.sqrt(2 / 200)), ("kaiming_normal_", math.sqrt(2 / 200))):
         assert getattr(init, name)(fresh(100, 200)).numpy().std() == pytest.approx(deviation, rel=0.03), name
     for shape in ((3, 5), (4, 2, 1)):
         q = init.orthogonal_(fresh(*shape), 2.0).numpy().reshape(shape[0], -1)
@@ -106,7 +116,8 @@ def test_init():
         np.testing.assert_allclose(square, 4 * np.eye(len(square)), atol=1e-5)
     assert ((init.sparse_(fresh(10, 4), 0.3).numpy() == 0).sum(0) == 3).all()
     assert init.calculate_gain("leaky_relu", 0.2) == torch.nn.init.calculate_gain("leaky_relu", 0.2)
-    for wrong in (lambda: init.fans(fresh(3)), lambda: init.eye_(fresh(3)), lambda: init.orthogonal_(fresh(3)), lambda: init.dirac_(fresh(3, 3))):
+    for wrong in (lambda: init.fans(fresh(3)), lambda: init.eye_(fresh(3)), lambda: init.orthogonal_(fresh(3)),
+                  lambda: init.dirac_(fresh(3, 3))):
         with pytest.raises(ShapeError): wrong()
     for wrong in (lambda: init.calculate_gain("sin"), lambda: init.kaiming_normal_(fresh(2, 2), mode="fan")):
         with pytest.raises(UsageError, match="try:"): wrong()

@@ -27,7 +27,8 @@ def walk(make, other, steps=3, rtol=2e-4):
 
 RULES = [
     (lambda p: optim.RMSprop(p, 0.02), lambda p: torch.optim.RMSprop(p, 0.02)),
-    (lambda p: optim.RMSprop(p, 0.02, momentum=0.9, centered=True, weight_decay=0.1), lambda p: torch.optim.RMSprop(p, 0.02, momentum=0.9, centered=True, weight_decay=0.1)),
+    (lambda p: optim.RMSprop(p, 0.02, momentum=0.9, centered=True, weight_decay=0.1),
+     lambda p: torch.optim.RMSprop(p, 0.02, momentum=0.9, centered=True, weight_decay=0.1)),
     (lambda p: optim.Adagrad(p, 0.1, 0.1, 0.01, 0.2), lambda p: torch.optim.Adagrad(p, 0.1, 0.1, 0.01, 0.2)),
     (lambda p: optim.Adadelta(p, 0.5), lambda p: torch.optim.Adadelta(p, 0.5)),
     (lambda p: optim.Adamax(p, 0.05), lambda p: torch.optim.Adamax(p, 0.05)),
@@ -52,7 +53,8 @@ def test_lion():
 @pytest.mark.parametrize("name,options", [("SGD", {"momentum": 0.9}), ("AdamW", {})])
 def test_groups(name, options):
     def groups(p): return [{"params": p[0], "lr": 0.03, "weight_decay": 0.2}, {"params": [p[1]]}]
-    walk(lambda p: getattr(optim, name)(groups(p), lr=0.1, weight_decay=0.01, **options), lambda p: getattr(torch.optim, name)(groups(p), lr=0.1, weight_decay=0.01, **options))
+    walk(lambda p: getattr(optim, name)(groups(p), lr=0.1, weight_decay=0.01, **options),
+         lambda p: getattr(torch.optim, name)(groups(p), lr=0.1, weight_decay=0.01, **options))
 
 
 def test_a_groups_rate_follows_a_schedule():

@@ -1,4 +1,6 @@
-"""How the tests of this folder judge: the graph's meaning (oracle) first, then what the compiler made of it, both against NumPy or torch."""
+"""How the tests of this folder judge: the graph's meaning (oracle) first, then what the compiler made of it, both against NumPy or
+torch.
+"""
 
 from __future__ import annotations
 

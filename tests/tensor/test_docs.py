@@ -10,7 +10,8 @@ import glassgrad
 from glassgrad import Tensor
 
 PACKAGE = Path(glassgrad.__file__).parent
-MODULES = sorted(f"glassgrad.{p.parent.name}.{p.stem}" for part in ("tensor", "nn") for p in (PACKAGE / part).glob("*.py") if p.stem != "__init__")
+MODULES = sorted(f"glassgrad.{p.parent.name}.{p.stem}" for part in ("tensor", "nn")
+                 for p in (PACKAGE / part).glob("*.py") if p.stem != "__init__")
 
 
 @pytest.mark.parametrize("name", MODULES)

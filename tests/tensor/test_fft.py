@@ -1,5 +1,7 @@
 """Fourier transforms: as NumPy and torch have them."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -40,8 +42,10 @@ def test_long_ones(n):
 
 X, Z, R = data(3, 8), signal(3, 8), signal(3, 5)
 CASES = {
-    **{f"fft {norm}": (lambda norm=norm: Tensor(pairs(Z)).fft(norm=norm), lambda norm=norm: pairs(np.fft.fft(Z, norm=norm))) for norm in ("backward", "ortho", "forward")},
-    **{f"ifft {norm}": (lambda norm=norm: Tensor(pairs(Z)).ifft(norm=norm), lambda norm=norm: pairs(np.fft.ifft(Z, norm=norm))) for norm in ("backward", "ortho", "forward")},
+    **{f"fft {norm}": (lambda norm=norm: Tensor(pairs(Z)).fft(norm=norm), lambda norm=norm: pairs(np.fft.fft(Z, norm=norm)))
+       for norm in ("backward", "ortho", "forward")},
+    **{f"ifft {norm}": (lambda norm=norm: Tensor(pairs(Z)).ifft(norm=norm), lambda norm=norm: pairs(np.fft.ifft(Z, norm=norm)))
+       for norm in ("backward", "ortho", "forward")},
     "fft of an axis, longer": (lambda: Tensor(pairs(Z)).fft(5, 0), lambda: pairs(np.fft.fft(Z, 5, 0))),
     "rfft shorter": (lambda: Tensor(X).rfft(6), lambda: pairs(np.fft.rfft(X, 6))),
     "irfft": (lambda: Tensor(pairs(R)).irfft(), lambda: np.fft.irfft(R)),
@@ -56,8 +60,8 @@ CASES = {
     "ifftshift": (lambda: Tensor(X).ifftshift(), lambda: np.fft.ifftshift(X)),
     "fftfreq": (lambda: Tensor.fftfreq(7, 0.5), lambda: np.fft.fftfreq(7, 0.5)),
     "rfftfreq": (lambda: Tensor.rfftfreq(8), lambda: np.fft.rfftfreq(8)),
-    **{f"{name} window{'' if periodic else ', symmetric'}": (lambda name=name, periodic=periodic: getattr(Tensor, f"{name}_window")(9, periodic),
-                                                             lambda name=name, periodic=periodic: getattr(torch, f"{name}_window")(9, periodic))
+    **{f"{name} window{'' if periodic else ', symmetric'}": (functools.partial(getattr(Tensor, f"{name}_window"), 9, periodic),
+                                                             functools.partial(getattr(torch, f"{name}_window"), 9, periodic))
        for name in ("hann", "hamming", "blackman", "bartlett", "kaiser") for periodic in (True, False)},
 }
 
@@ -73,7 +77,8 @@ def test_slopes():
     slopes(lambda x: x.fft(dim=0), lambda x: torch.view_as_real(torch.fft.fft(torch.view_as_complex(x), dim=0)), pairs(Z))
 
 
-@pytest.mark.parametrize("options", [{}, {"hop_length": 3, "win_length": 6}, {"center": False}, {"normalized": True, "onesided": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"hop_length": 3, "win_length": 6}, {"center": False}, {"normalized": True, "onesided": False}],
+                         ids=str)
 def test_spectrogram(options):
     x = data(2, 40)
     length = options.get("win_length", 8)

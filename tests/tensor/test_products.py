@@ -26,12 +26,14 @@ CASES = {
     "tensordot": (lambda: Tensor(C).tensordot(Tensor(A), ([1, 2], [0, 1])), lambda: np.tensordot(C, A, ([1, 2], [0, 1]))),
     "tensordot 1": (lambda: Tensor(A).tensordot(Tensor(B), 1), lambda: np.tensordot(A, B, 1)),
     "tensordot 0": (lambda: Tensor(U).tensordot(Tensor(V), 0), lambda: np.tensordot(U, V, 0)),
-    "multi_dot": (lambda: Tensor.multi_dot(Tensor(A), Tensor(B), Tensor(B.T.copy()), Tensor(V)), lambda: np.linalg.multi_dot([A, B, B.T, V])),
+    "multi_dot": (lambda: Tensor.multi_dot(Tensor(A), Tensor(B), Tensor(B.T.copy()), Tensor(V)),
+                  lambda: np.linalg.multi_dot([A, B, B.T, V])),
     "addmm": (lambda: Tensor(A @ B).addmm(Tensor(A), Tensor(B), 2, 0.5), lambda: t(A @ B).addmm(t(A), t(B), beta=2, alpha=0.5)),
     "addmv": (lambda: Tensor(A[:, 0]).addmv(Tensor(A), Tensor(V)), lambda: t(A[:, 0]).addmv(t(A), t(V))),
     "addr": (lambda: Tensor(A).addr(Tensor(A[:, 0]), Tensor(V)), lambda: t(A).addr(t(A[:, 0]), t(V))),
     "bmm": (lambda: Tensor(C).bmm(Tensor(C).mT), lambda: C @ np.swapaxes(C, 1, 2)),
-    **{f"convolve {mode}": (lambda mode=mode: Tensor(V).convolve(Tensor(U), mode), lambda mode=mode: np.convolve(V, U, mode)) for mode in ("full", "same", "valid")},
+    **{f"convolve {mode}": (lambda mode=mode: Tensor(V).convolve(Tensor(U), mode), lambda mode=mode: np.convolve(V, U, mode))
+       for mode in ("full", "same", "valid")},
     "correlate": (lambda: Tensor(U).correlate(Tensor(V), "full"), lambda: np.correlate(U, V, "full")),
     "polyval": (lambda: Tensor(V).polyval(Tensor(A)), lambda: np.polyval(V, A)),
     **{f"cdist {p}": (lambda p=p: Tensor(P).cdist(Tensor(Q), p), lambda p=p: torch.cdist(t(P), t(Q), p)) for p in (1.0, 2.0, np.inf)},
@@ -40,7 +42,8 @@ CASES = {
     "pairwise_distance": (lambda: Tensor(P[:4]).pairwise_distance(Tensor(Q)), lambda: torch.pairwise_distance(t(P[:4]), t(Q))),
     "cosine_similarity": (lambda: Tensor(P[:4]).cosine_similarity(Tensor(Q)), lambda: torch.cosine_similarity(t(P[:4]), t(Q))),
     "renorm": (lambda: Tensor(P).renorm(2, 0, 1.0), lambda: t(P).renorm(2, 0, 1.0)),
-    "bilinear": (lambda: Tensor(A).bilinear(Tensor(P[:3]), Tensor(data(2, 4, 3))), lambda: torch.nn.functional.bilinear(t(A), t(P[:3]), t(data(2, 4, 3)))),
+    "bilinear": (lambda: Tensor(A).bilinear(Tensor(P[:3]), Tensor(data(2, 4, 3))),
+                 lambda: torch.nn.functional.bilinear(t(A), t(P[:3]), t(data(2, 4, 3)))),
 }
 
 
@@ -57,7 +60,8 @@ def test_slopes():
 
 
 def test_mistakes():
-    for wrong in (lambda: Tensor(A).cross(Tensor(A)), lambda: Tensor(A).tensordot(Tensor(A), 1), lambda: Tensor(A).bmm(Tensor(A)), lambda: Tensor(A).mv(Tensor(A)),
+    for wrong in (lambda: Tensor(A).cross(Tensor(A)), lambda: Tensor(A).tensordot(Tensor(A), 1), lambda: Tensor(A).bmm(Tensor(A)),
+                  lambda: Tensor(A).mv(Tensor(A)),
                   lambda: Tensor(A).cdist(Tensor(P)), lambda: Tensor(A).convolve(Tensor(V))):
         with pytest.raises(ShapeError):
             wrong()

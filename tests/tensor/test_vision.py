@@ -17,8 +17,10 @@ ACROSS = {n: data(k, 2, *(3,) * n, seed=n) for n, k in ((1, 3), (3, 2))}
 SAME = {  # applied to our tensors and to torch's alike: (input, ours, torch's)
     "conv1d": (LINE, lambda x: x.conv1d(Tensor(KERNELS[1]), None, 2, 1, 2), lambda x: F.conv1d(x, torch.tensor(KERNELS[1]), None, 2, 1, 2)),
     "conv3d": (VOLUME, lambda x: x.conv3d(Tensor(KERNELS[3]), padding=1), lambda x: F.conv3d(x, torch.tensor(KERNELS[3]), padding=1)),
-    "conv_transpose1d": (LINE, lambda x: x.conv_transpose1d(Tensor(ACROSS[1]), None, 2, 1, 1), lambda x: F.conv_transpose1d(x, torch.tensor(ACROSS[1]), None, 2, 1, 1)),
-    "conv_transpose3d": (VOLUME, lambda x: x.conv_transpose3d(Tensor(ACROSS[3]), stride=2), lambda x: F.conv_transpose3d(x, torch.tensor(ACROSS[3]), stride=2)),
+    "conv_transpose1d": (LINE, lambda x: x.conv_transpose1d(Tensor(ACROSS[1]), None, 2, 1, 1),
+                         lambda x: F.conv_transpose1d(x, torch.tensor(ACROSS[1]), None, 2, 1, 1)),
+    "conv_transpose3d": (VOLUME, lambda x: x.conv_transpose3d(Tensor(ACROSS[3]), stride=2),
+                         lambda x: F.conv_transpose3d(x, torch.tensor(ACROSS[3]), stride=2)),
     "max_pool1d": (LINE, lambda x: x.max_pool1d(3, 2, 1), lambda x: F.max_pool1d(x, 3, 2, 1)),
     "max_pool3d": (VOLUME, lambda x: x.max_pool3d(2), lambda x: F.max_pool3d(x, 2)),
     "avg_pool1d": (LINE, lambda x: x.avg_pool1d(3, 2, 1), lambda x: F.avg_pool1d(x, 3, 2, 1)),
@@ -34,11 +36,15 @@ SAME = {  # applied to our tensors and to torch's alike: (input, ours, torch's)
     "pixel_unshuffle": (IMAGE[:, :, :, :6], lambda x: x.pixel_unshuffle(3), lambda x: F.pixel_unshuffle(x, 3)),
     "channel_shuffle": (IMAGE, lambda x: x.channel_shuffle(2), lambda x: x.reshape(2, 2, 2, 6, 7).transpose(1, 2).reshape(2, 4, 6, 7)),
     "local_response_norm": (IMAGE, lambda x: x.local_response_norm(3, 0.1), lambda x: F.local_response_norm(x, 3, 0.1)),
-    **{f"interpolate {mode} to {size}": (IMAGE[:1, :1], lambda x, mode=mode, size=size: x.interpolate(size, mode), lambda x, mode=mode, size=size: F.interpolate(x, size, mode=mode))
+    **{f"interpolate {mode} to {size}": (IMAGE[:1, :1], lambda x, mode=mode, size=size: x.interpolate(size, mode), lambda x, mode=mode,
+                                         size=size: F.interpolate(x, size, mode=mode))
        for mode in ("bilinear", "bicubic", "area", "nearest", "nearest-exact") for size in ((9, 4),)},
-    "interpolate corners": (IMAGE[:1, :1], lambda x: x.interpolate((9, 4), "bicubic", True), lambda x: F.interpolate(x, (9, 4), mode="bicubic", align_corners=True)),
-    "interpolate scale": (IMAGE[:1, :1], lambda x: x.interpolate(scale_factor=2, mode="bilinear"), lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")),
-    **{f"interpolate antialias {mode}": (IMAGE[:1, :1], lambda x, mode=mode: x.interpolate((3, 2), mode, antialias=True), lambda x, mode=mode: F.interpolate(x, (3, 2), mode=mode, antialias=True))
+    "interpolate corners": (IMAGE[:1, :1], lambda x: x.interpolate((9, 4), "bicubic", True),
+                            lambda x: F.interpolate(x, (9, 4), mode="bicubic", align_corners=True)),
+    "interpolate scale": (IMAGE[:1, :1], lambda x: x.interpolate(scale_factor=2, mode="bilinear"),
+                          lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")),
+    **{f"interpolate antialias {mode}": (IMAGE[:1, :1], lambda x, mode=mode: x.interpolate((3, 2), mode, antialias=True), lambda x,
+                                         mode=mode: F.interpolate(x, (3, 2), mode=mode, antialias=True))
        for mode in ("bilinear", "bicubic")},
 }
 
@@ -53,10 +59,12 @@ GRID = data(2, 5, 4, 2, lo=-1.3, hi=1.3)
 
 
 @pytest.mark.parametrize("mode,padding,corners", [*itertools.product(("bilinear", "nearest"), ("zeros", "border", "reflection"), (False,)),
-                                                  ("bicubic", "zeros", False), ("bicubic", "reflection", True), ("bilinear", "reflection", True)])
+                                                  ("bicubic", "zeros", False), ("bicubic", "reflection", True),
+                                                  ("bilinear", "reflection", True)])
 def test_grid_sample(mode, padding, corners):
     x = IMAGE[:, :2]
-    gives(Tensor(x).grid_sample(Tensor(GRID), mode, padding, corners), F.grid_sample(torch.tensor(x), torch.tensor(GRID), mode, padding, corners), 1e-4, 1e-5)
+    gives(Tensor(x).grid_sample(Tensor(GRID), mode, padding, corners),
+          F.grid_sample(torch.tensor(x), torch.tensor(GRID), mode, padding, corners), 1e-4, 1e-5)
     slopes(lambda x, g: x.grid_sample(g, mode, padding, corners), lambda x, g: F.grid_sample(x, g, mode, padding, corners), x, GRID)
 
 
@@ -79,12 +87,15 @@ def test_unpooling():
 
 def test_mistakes():
     image = Tensor.ones(1, 3, 4, 4)
-    for wrong, text in ((lambda: image.conv1d(Tensor.ones(1, 3, 3, 3)), "must have 3 axes"), (lambda: image.pixel_shuffle(2), "no multiple of 4"),
+    for wrong, text in ((lambda: image.conv1d(Tensor.ones(1, 3, 3, 3)), "must have 3 axes"),
+                        (lambda: image.pixel_shuffle(2), "no multiple of 4"),
                         (lambda: image.channel_shuffle(2), "no multiple of 2"), (lambda: image.fold((4, 4), 2), "fold of"),
-                        (lambda: image.grid_sample(Tensor.ones(1, 2, 2, 3)), r"\*places, 2"), (lambda: image.adaptive_avg_pool2d((1, 2, 3)), "2 sizes")):
+                        (lambda: image.grid_sample(Tensor.ones(1, 2, 2, 3)), r"\*places, 2"),
+                        (lambda: image.adaptive_avg_pool2d((1, 2, 3)), "2 sizes")):
         with pytest.raises((ShapeError, ValueError), match=text):
             wrong()
-    for wrong in (lambda: image.interpolate((2, 2), "lanczos"), lambda: image.interpolate(), lambda: image.grid_sample(Tensor.ones(1, 2, 2, 2), "cubic")):
+    for wrong in (lambda: image.interpolate((2, 2), "lanczos"), lambda: image.interpolate(),
+                  lambda: image.grid_sample(Tensor.ones(1, 2, 2, 2), "cubic")):
         with pytest.raises(UsageError, match="try:|given"):
             wrong()
     assert Tensor([[True, False]]).interpolate((4,), "nearest").tolist() == [[True, True, False, False]]
