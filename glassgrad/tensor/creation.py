@@ -114,7 +114,7 @@ class CreationMixin:
                                     device or self._storage.device, requires_grad)
     def zeros_like(self, **more: Any) -> Tensor: return self.full_like(0, **more)
     def ones_like(self, **more: Any) -> Tensor: return self.full_like(1, **more)
-    def const_like(self, value: Any) -> Tensor: return self.full_like(value)
+    def const_like(self, value: Any, dtype: Any = None) -> Tensor: return self.full_like(value, dtype=dtype)
     def empty_like(self, *, dtype: Any = None, device: str | None = None, requires_grad: bool | None = None) -> Tensor:
         return type(self).empty(self.shape, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 

@@ -27,6 +27,7 @@ from glassgrad.tensor.elementwise import ElementwiseMixin
 from glassgrad.tensor.fft import FourierMixin
 from glassgrad.tensor.hash import HashMixin
 from glassgrad.tensor.index import IndexMixin
+from glassgrad.tensor.interop import InteropMixin
 from glassgrad.tensor.linalg import LinalgMixin
 from glassgrad.tensor.loss import LossMixin
 from glassgrad.tensor.losses import LossesMixin
@@ -50,7 +51,7 @@ from glassgrad.uop.uop import UOp
 @check_arguments
 class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseMixin, ReduceMixin, LinalgMixin, ConvMixin, LossMixin,
              HashMixin, MatrixMixin, SpecialMixin, ArrangeMixin, StatisticsMixin, ProductsMixin,
-             VisionMixin, FourierMixin, DistributionMixin, LossesMixin):
+             VisionMixin, FourierMixin, DistributionMixin, LossesMixin, InteropMixin):
     """A lazy array of `shape`, `dtype` and `device`.
 
     `data`: a number, nested lists, a NumPy array (copied), bytes (uint8), a path (the file's bytes, read when used), a Tensor, a UOp,
@@ -362,8 +363,9 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         if not self.dtype.is_float or y.dtype is not self.dtype:
             raise DTypeError(f"with_gradient_of of {self.dtype.short} and {y.dtype.short}\n  both must be the same floats")
         return self._new(UOp(Ops.SURROGATE, self.dtype, (self.uop, y.uop)), y)
-    def clone(self) -> Tensor:
+    def clone(self, device: str | None = None) -> Tensor:
         """The same values in a variable of its own: writes to either are not seen by the other. Gradients flow through."""
+        if device is not None and self.device != _one_device(device): return self.to(device)
         t = self._new(leaf(self.uop))
         t._storage.is_leaf = self._storage.is_leaf
         if t._storage.is_leaf: storage.leaves.add(t)

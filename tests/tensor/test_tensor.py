@@ -11,7 +11,7 @@ from judge import agree, data
 from glassgrad import Device, Tensor, dtypes
 from glassgrad.engine import realize as engine
 from glassgrad.engine.counters import GlobalCounters
-from glassgrad.uop.errors import DeviceError, DTypeError, ShapeError, UsageError
+from glassgrad.uop.errors import ArgumentError, DeviceError, DTypeError, ShapeError, UsageError
 from glassgrad.uop.ops import Ops
 
 
@@ -441,3 +441,17 @@ def test_graphs_stay_small():
     assert len((x + 1).uop.toposort()) == 4
     assert len(Tensor.rand(4, 4, 8, 8).realize().conv2d(Tensor.rand(2, 4, 3, 3).realize()).uop.toposort()) <= 15
     assert len((x @ w).relu().sum().uop.toposort()) <= 15
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "float16"])
+def test_dlpack_both_ways(dtype):
+    x = np.arange(6).reshape(2, 3).astype(dtype)
+    for there in (np.from_dlpack(Tensor(x)), torch.from_dlpack(Tensor(x)).numpy()):
+        np.testing.assert_array_equal(there, x)
+        assert there.dtype == x.dtype
+    for back in (Tensor.from_dlpack(x), Tensor.from_dlpack(torch.tensor(x)), Tensor.from_numpy(x)):
+        np.testing.assert_array_equal(back.numpy(), x)
+    with pytest.raises(ArgumentError, match="no __dlpack__"):
+        Tensor.from_dlpack([1.0])
+    with pytest.raises(DTypeError, match="try: x.float"):
+        np.from_dlpack(Tensor([1.0], dtype="bfloat16"))
