@@ -2,7 +2,8 @@
 
 Ints, slices, None and ... give a view: one SHRINK, FLIP, strided UNFOLD and RESHAPE at most. Lists, arrays and int tensors copy, by one GATHER
 over the indexed axes joined to one; bool masks become such indices on the host, because their number decides the shape.
-A negative index counts from the end. An index that is known is checked; one that is computed and out of range reads 0 and writes nothing.
+A negative index counts from the end. An index that is known is checked; one that is computed and out of range reads 0 and writes nothing, or,
+with CHECK=2, is read back and refused.
 """
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from glassgrad.engine import capture
+from glassgrad.engine.context import CHECK
 from glassgrad.tensor.elementwise import broadcast_shapes
 from glassgrad.tensor.reduce import UNITS
 from glassgrad.tensor.storage import Step, fill, write_chain
@@ -189,8 +192,7 @@ class IndexMixin:
         x = k.uop
         if not x.dtype.is_int:
             raise IndexError_(f"index by a tensor {k.shape} of {x.dtype.name} on axis {a} of {self.shape}\n  try: k.int()")
-        if x.dtype.bits < 32: x = x.cast(dtypes.int32)
-        return x if x.dtype.is_unsigned else (x < 0).where(x + n, x)
+        return _from_end(k, n, f"index by a tensor {k.shape} on axis {a} of {self.shape}")
 
     # ---- gather and scatter ----------------------------------------------------------------------------------------------------------
     def gather(self, dim: int, index: Tensor) -> Tensor:
@@ -201,7 +203,8 @@ class IndexMixin:
         a = self._axis(dim)
         _check_index(self, index, a, "gather")
         x = self.uop.shrink(tuple((0, n if i == a else m) for i, (n, m) in enumerate(zip(self.shape, index.shape))))
-        return self._new(UOp(Ops.GATHER, x.dtype, (x, _wide(index.uop)), a), index)
+        at = _from_end(index, self.shape[a], f"gather along axis {a} of {self.shape} by an index {index.shape}")
+        return self._new(UOp(Ops.GATHER, x.dtype, (x, at), a), index)
     def take_along_axis(self, index: Tensor, dim: int) -> Tensor: return self.gather(dim, index)
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The slices at these places of an axis."""
@@ -250,7 +253,8 @@ class IndexMixin:
         box = Step(Ops.SHRINK, tuple((0, n if i == a else m) for i, (n, m) in enumerate(zip(self.shape, index.shape))))
         part = base.shrink(box.arg)
         acc = sum_dtype(base.dtype) if op in UNITS and base.dtype.is_float else base.dtype
-        new = UOp(Ops.SCATTER, acc, (part.cast(acc), _wide(index.uop), x.cast(acc)), ScatterArg(a, op)).cast(base.dtype)
+        at = _from_end(index, self.shape[a], f"{what} along axis {a} of {self.shape} by an index {index.shape}")
+        new = UOp(Ops.SCATTER, acc, (part.cast(acc), at, x.cast(acc)), ScatterArg(a, op)).cast(base.dtype)
         return self._new(new if part is base else write_chain(base, (box,), new), index, *others)
 
     # ---- masks -------------------------------------------------------------------------------------------------------------------------
@@ -280,8 +284,9 @@ class IndexMixin:
         hit = (self != 0).flatten()
         n = hit.shape[0]
         place = (hit.cumsum(0) - 1) if n else hit.int()
-        flat = cls.full((size,), -1, dtype=dtypes.int32)
-        if n and size: flat = flat.scatter(0, hit.where(place, size).int(), cls.arange(n, dtype=dtypes.int32))
+        flat = cls.full((size + 1,), -1, dtype=dtypes.int32)              # the last one takes what is not wanted
+        if n and size: flat = flat.scatter(0, (hit & (place < size)).where(place, size).int(), cls.arange(n, dtype=dtypes.int32))
+        flat = flat[:size]
         rows, rest = [], flat
         for m in reversed(self.shape):
             rows.append(rest % m)
@@ -311,6 +316,18 @@ def _is_mask(k: Any) -> bool:
 def _is_scalar(x: Any) -> bool: return isinstance(x, (bool, int, float)) or getattr(x, "shape", None) == ()
 def _rank(d: Any) -> int: return 0 if d.is_bool else 1 if d.is_int else 2
 def _wide(index: UOp) -> UOp: return index.cast(dtypes.int32) if index.dtype.bits < 32 else index
+
+
+def _from_end(index: Tensor, n: int, what: str) -> UOp:
+    """The places on an axis of n, negative ones counted from the end, in 32 bits at least.
+
+    errors:  IndexError_ with CHECK=2 for a place that is not there
+    """
+    if CHECK.value >= 2 and index.numel() and not capture.is_tracing():
+        lo, hi = int(index.min().item()), int(index.max().item())
+        if lo < -n or hi >= n: raise IndexError_(f"{what}\n  it has {hi if hi >= n else lo}, it must be from {-n} to {n - 1}")
+    x = _wide(index.uop)
+    return x if x.dtype.is_unsigned else (x < 0).where(x + n, x)
 
 
 def _check_index(x: Tensor, index: Tensor, a: int, what: str) -> None:

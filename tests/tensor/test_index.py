@@ -5,7 +5,7 @@ import pytest
 import torch
 from judge import agree, data, same
 
-from glassgrad import Tensor, dtypes
+from glassgrad import Context, Tensor, dtypes
 from glassgrad.tensor.variable import Variable
 from glassgrad.uop.errors import DTypeError, IndexError_, ShapeError, UsageError
 
@@ -330,3 +330,18 @@ def test_items():
         x.item()
     with pytest.raises(UsageError, match=r"all\(\) or x.any\(\)"):
         bool(x)
+
+
+def test_computed_indices_count_from_the_end_and_are_checked_on_request():
+    x, i = data(4, 3), np.array([[-1, 0, 2], [-4, 3, -2]])
+    at = Tensor(i) + 0                                              # computed, not known
+    agree(Tensor(x).gather(0, at), np.take_along_axis(x, i, 0))
+    filled = x.copy()
+    np.put_along_axis(filled, i, 9, 0)
+    agree(Tensor(x).scatter(0, at, 9.0), filled)
+    assert Tensor(x).gather(0, at + 4).shape == (2, 3)              # out of range: reads 0
+    with Context(CHECK=2):
+        agree(Tensor(x).gather(0, at), np.take_along_axis(x, i, 0))
+        for wrong in (lambda: Tensor(x).gather(0, at + 4), lambda: Tensor(x)[at + 4], lambda: Tensor(x).scatter(0, at - 4, 1.0)):
+            with pytest.raises(IndexError_, match="must be from -4 to 3"):
+                wrong()
