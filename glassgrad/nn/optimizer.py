@@ -14,8 +14,7 @@ class Optimizer:
     """Base: holds the tensors that learn (`params`), those that are only kept (`buffers`), and the learning rate.
 
     `params` is a list of tensors, or of groups: dictionaries with "params" and numbers of their own, as {"params": biases,
-    "weight_decay": 0}. A
-    group's "lr" keeps its ratio to the optimizer's when that is changed.
+    "weight_decay": 0}. A group's "lr" keeps its ratio to the optimizer's when that is changed.
 
     errors:  UsageError if there is nothing to learn, or a group sets what the optimizer does not have
     """

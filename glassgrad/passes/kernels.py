@@ -162,15 +162,22 @@ class _Cutter:
         return store(out, at, value)
 
     def closed_once(self, sink: UOp) -> UOp:
-        """Two reductions over one range (a sum that was merged into another, and is wanted by itself too) get a range each."""
+        """Two reductions over one range (a sum that was merged into another, and is wanted by itself too) get a range each, and so do
+        those inside, which the new range makes another value."""
         claimed: dict[UOp, UOp] = {}
-        again: dict[UOp, UOp] = {}
+        memo: dict[UOp, UOp] = {}
         for n in sink.toposort():
-            if n.op is not Ops.REDUCE: continue
-            if any(claimed.setdefault(r, n) is not n for r in n.src[1:]):
-                fresh = {r: new_range(self.counter, r.src[0].arg, r.arg.kind) for r in n.src[1:]}
-                again[n] = substitute((n,), fresh)[0]
-        return substitute((sink,), again)[0] if again else sink
+            src = tuple([memo[s] for s in n.src])
+            new = n if src == n.src else n.replace(src=src)
+            if n.op is Ops.REDUCE:
+                if any(claimed.get(r, new) is not new for r in new.src[1:]):
+                    stale = dict.fromkeys(new.src[1:])
+                    for c in reversed(new.toposort()):
+                        if c.op is Ops.REDUCE and not stale.keys().isdisjoint(c.toposort()): stale |= dict.fromkeys(c.src[1:])
+                    new = substitute((new,), {r: new_range(self.counter, r.src[0].arg, r.arg.kind) for r in stale})[0]
+                for r in new.src[1:]: claimed[r] = new
+            memo[n] = new
+        return memo[sink]
 
     def numbered(self, sink: UOp) -> UOp:
         """Value params take the slots after the buffers."""

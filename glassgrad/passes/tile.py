@@ -529,8 +529,10 @@ def lane_reduce(k: Kernel, s: Statement, lane: UOp, target: Target) -> UOp:
     whole = replace_axes(s.node, {lane: at})
     if main < n:
         rest: UOp = k.new_range(n - main, "REDUCE") + main if n - main > 1 else UOp.const(dtypes.int64, main)
-        inner = [c for c in s.node.toposort() if c.op in CLOSERS and k.free[c].intersection(s.own)]     # they change with it: loops of their own
-        fresh = {r: k.new_range(size(r), r.arg.kind) for c in (s.node, *inner) for r in c.src[1:] if r is not lane}
+        stale = dict.fromkeys(s.own)         # what changes with them needs loops of its own, and so on inwards
+        for c in reversed(s.node.toposort()):
+            if c.op in CLOSERS and k.free[c].intersection(stale): stale |= dict.fromkeys(r for r in c.src[1:] if r.op is Ops.RANGE)
+        fresh = {r: k.new_range(size(r), r.arg.kind) for r in stale if r is not lane}
         tail = replace_axes(s.node, {lane: rest} | fresh)
         if len(tail.src) == 1: tail = tail.src[0]
         whole = whole.alu(op, tail)

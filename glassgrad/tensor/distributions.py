@@ -1,8 +1,7 @@
 """Distributions: random numbers that are a function of uniform or normal ones, or found by a bounded number of tries.
 
 Those with parameters for each element are methods of the parameters; the others are made by shape. Draws are differentiable by what
-scales and
-moves them; standard_gamma, poisson and the discrete ones have no gradient.
+scales and moves them; standard_gamma, poisson and the discrete ones have no gradient.
 """
 from __future__ import annotations
 

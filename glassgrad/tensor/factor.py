@@ -1,10 +1,8 @@
 """Factor: matrices taken apart (LU, Cholesky, QR, SVD, eigenvalues), as chains of equal steps.
 
 A step is one or two kernels over the whole batch of matrices; the number of the step is a Variable, so the steps are compiled once and
-launched
-n times. Rotations go round a tournament, whose next pairing is the same permutation each time, so that all rounds are one program too.
-What steps
-find is differentiated in closed form (`with_gradient_of`), not through the steps.
+launched n times. Rotations go round a tournament, whose next pairing is the same permutation each time, so that all rounds are one
+program too. What steps find is differentiated in closed form (`with_gradient_of`), not through the steps.
 source:  G. Golub, C. Van Loan, Matrix computations (3.4, 4.2, 5.2, 8.6); the derivatives: M. Giles, Collected matrix derivative results
          (2008)
 """
@@ -31,9 +29,8 @@ def wide_dtype(d: DType) -> DType:
 
 def differentiable(a: Tensor, raw: Factors, change: Callable[[Factors, Tensor], Factors]) -> Factors:
     """`raw`, which was found from `a` without its gradient, with the derivative that `change` states: change(factors, da) is what a
-    small change
-    of a does to each. Second derivatives are right too: the midpoint rule for d(factors) = change(factors, da) is exact to the second
-    order.
+    small change of a does to each. Second derivatives are right too: the midpoint rule for d(factors) = change(factors, da) is exact to
+    the second order.
     """
     nothing = a._new(fill(a.uop.const_like(0), a.shape)).with_gradient_of(a)
     middle = tuple(x.with_gradient_of(d * 0.5) for x, d in zip(raw, change(raw, nothing)))

@@ -1,8 +1,8 @@
 """FFT: discrete Fourier transforms. A complex number is a pair: a last axis of 2, real and imaginary part, as torch.view_as_real has it.
 
 A transform of n = a b is a multiplication by the matrix of the a-point one, by twiddle factors, and the transform of b; what has a large
-prime factor
-becomes a convolution (Bluestein). So a transform of a million points is a handful of matrix products, differentiable like any other.
+prime factor becomes a convolution (Bluestein). So a transform of a million points is a handful of matrix products, differentiable like
+any other.
 source:  J. Cooley, J. Tukey (1965); L. Bluestein (1970)
 """
 from __future__ import annotations

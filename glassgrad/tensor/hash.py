@@ -84,9 +84,8 @@ class HashMixin:
     def hash(self) -> Tensor:
         """16 bytes that tell this tensor's bytes from others: a tree of shake_128.
 
-        The bytes are cut into leaves of 160 (the last filled with zeros), each leaf becomes its 16 bytes of shake_128, and so on until
-        16 bytes are
-        left; those, followed by the number of bytes as a little-endian uint64, are hashed once more.
+        The bytes are cut into leaves of 160 (the last filled with zeros), each leaf becomes its 16 bytes of shake_128, and so on until 16
+        bytes are left; those, followed by the number of bytes as a little-endian uint64, are hashed once more.
 
         shapes:  any -> (16,) uint8
 

@@ -82,8 +82,7 @@ class MatrixMixin:
         """(q, r) with q r = x, q orthogonal, r upper triangular, by reflections.
 
         mode:    "complete": q (..., m, m), r (..., m, n); "reduced": q (..., m, k), r (..., k, n) with k = min(m, n). Columns of q
-                 beyond the
-                 k-th have no gradient: they are one basis of many.
+                 beyond the k-th have no gradient: they are one basis of many.
         errors:  ShapeError below two axes, UsageError for another mode
         """
         if mode not in ("complete", "reduced"): raise UsageError(f"qr with mode={mode!r}\n  try: 'complete' or 'reduced'")
@@ -322,8 +321,7 @@ class MatrixMixin:
         return size.sum(dim, keepdim) if ord == 1 else (size ** ord).sum(dim, keepdim) ** (1 / ord)
     def matrix_norm(self, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False) -> Tensor:
         """A norm of matrices: "fro" (of all elements), "nuc" (sum of singular values), 2 and -2 (largest and smallest), 1 and -1
-        (largest and smallest
-        column sum), inf and -inf (row sum). None is "fro".
+        (largest and smallest column sum), inf and -inf (row sum). None is "fro".
 
         errors:  UsageError for another ord, ShapeError if `dim` does not name two axes
         """

@@ -171,8 +171,7 @@ class StatisticsMixin:
     def histogram(self, bins: Any = 10, range: Any = None, weights: Tensor | None = None, density: bool = False) -> tuple[Tensor, Tensor]:
         # noqa: A002
         """(counts, edges) of the elements in bins: a number of equal ones over `range` (the smallest to the largest element), or their
-        edges. All
-        bins are half open but the last.
+        edges. All bins are half open but the last.
 
         source:  numpy.histogram
         """

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from judge import agree, data, same
 
-from glassgrad import Tensor, dtypes
+from glassgrad import Tensor, Variable, dtypes
 from glassgrad.uop.errors import ShapeError, UsageError
 
 SHAPES = [
@@ -255,3 +255,20 @@ def test_more_pooling():
     agree(Tensor([[1, 5, 2, 8]]).max_pool2d((2,)), [[5, 8]], dtype=False)
     with pytest.raises(ShapeError, match="shorter than a window"):
         Tensor.ones(1, 1, 2, 2).max_pool2d(3)
+
+
+def test_sums_within_sums_below_a_gathered_masked_operand():
+    """Two readers of one product inside another sum: each needs loops of its own, and so do the loops within those."""
+    rng = np.random.default_rng(0)
+    a, v, g, size = (rng.random(s).astype("f4") for s in ((5, 3), (3, 3), (3, 3), (3,)))
+    order, k = np.array([2, 0, 1]), 1
+    p = v * 1.5 - (v @ g) * 0.5
+    want = (a @ p)[:, order] / size
+    want = (np.where(np.arange(5)[:, None] >= k, want[:, k:k + 1], 0) * want).sum(0)
+    ta, tv, tg, ts = (Tensor(x).realize() for x in (a, v, g, size))
+    known = ts > ts[:1] * 1e-6
+    x = (ta @ (tv * 1.5 - (tv @ tg) * 0.5)).gather(-1, Tensor(order).expand(5, 3))
+    x = known.where(x / known.where(ts, 1.0), 0.0)
+    at = Variable("k", 0, 2).bind(k)
+    got = ((Tensor.arange(5).reshape(5, 1) >= Tensor(at)).where(x[..., at].unsqueeze(-1), 0.0) * x).sum(0)
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-4)
