@@ -47,7 +47,7 @@ RSS_PROGRAMS = {
     "tinygrad": "from tinygrad import Tensor\n(Tensor([[1.] * 4] * 4) + 1).numpy()",
     "jax": "import jax.numpy as jnp, numpy as np\nnp.asarray(jnp.ones((4, 4)) + 1)",
 }
-SETTLE_S = 0.01  # between turns: threads of the one before go to sleep
+SETTLE_S = 0.25  # between turns: an OpenMP runtime lets its threads spin for 0.2 s, on cores that the next one needs
 
 
 class Effort:

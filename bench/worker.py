@@ -72,6 +72,8 @@ class Shared:
         return {mode: made[mode] for mode in self.modes_of(family)}
 
     def modes_of(self, family: str) -> tuple[str, ...]:
+        if family == "resnet18":  # its weights are trainable, so what was computed is kept as long as the result: the next call costs nothing
+            return ("jit",)
         return ("eager",) if family == "chain" else ("jit", "eager") if family == "add" else self.modes
 
     def kernels(self, counters: Any) -> dict[str, int]:
