@@ -47,10 +47,6 @@ class Buffer:
         _ = self.handle
         return self
 
-    def release(self) -> None:
-        """Let go of the memory without giving it back: somebody else has it now."""
-        self._handle = None
-
     def view(self, size: int, dtype: DType, offset: int = 0) -> Buffer:
         """`size` elements of `dtype`, `offset` bytes from here: the same memory."""
         base = self if self.base is None else self.base

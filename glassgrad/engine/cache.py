@@ -22,7 +22,8 @@ MAGIC = b"glassgrad cache\n"
 HEAD = struct.Struct("<16s32sI")       # magic, SHA-256 of the rest, bytes of JSON
 TOUCH_SECONDS = 3600                   # a hit refreshes the time of use at most this often
 PRUNE_TO = 0.8                         # a full cache is emptied to this part of its bound
-SOURCE_FOLDERS = ("uop", "rewrite", "passes", "target", "device", "flow.py", "engine/plan.py", "engine/memory.py", "engine/cache.py")
+SOURCE_FOLDERS = ("uop", "rewrite", "passes", "target", "device", "flow.py", "engine/plan.py", "engine/memory.py", "engine/cache.py",
+                  "engine/recipe.py", "engine/signature.py")
 _numbers = itertools.count()
 
 

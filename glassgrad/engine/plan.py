@@ -92,16 +92,15 @@ class Plan:
     # ---- running -----------------------------------------------------------------------------------------------------------------
     def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = (), given: Container[int] = ()) -> list[Buffer]:
         """Run on these inputs and values; gives the outputs. `sites` are the user lines that asked for each output; the memory of the
-        inputs `given` (their numbers) may be overwritten: an output that can takes it, and the input is left without memory."""
+        inputs `given` (their numbers) may be overwritten: an output that can is computed there, and is that buffer."""
         name, alloc, arena = self.name, self.device.alloc, None
         handles = [b.handle for b in ins]
         outs = []
         taken = {o: i for o, i in self.donors.items() if i in given} if given and CHECK.value < 2 else {}
         for k, (size, dtype, nbytes) in enumerate(self.out_facts):
-            handle = handles[taken[k]] if k in taken else alloc(nbytes)
-            handles.append(handle)
-            outs.append(Buffer(name, size, dtype, handle=handle))
-        for i in taken.values(): ins[i].release()
+            out = ins[taken[k]] if k in taken else Buffer(name, size, dtype, handle=alloc(nbytes))
+            handles.append(out.handle)
+            outs.append(out)
         if self.memory.peak_bytes:
             arena = Buffer(name, self.memory.peak_bytes, dtypes.uint8)
             handles.append(arena.handle)
@@ -214,8 +213,8 @@ def _find_donors(plan: Plan) -> dict[int, int]:
         choices = Counter(out for out, _ in pairs)
         for out, source in sorted(pairs, key=lambda pair: choices[pair[0]]):      # those with few choices first
             o, i = row.bufs[out] - plan.inputs, row.bufs[source]
-            is_whole = plan.slots[i].nbytes == plan.slots[row.bufs[out]].nbytes
-            if not (0 <= o < plan.outputs and i < plan.inputs and last[i] == step and row.bufs.count(i) == 1 and is_whole): continue
+            is_alike = plan.slots[i] == plan.slots[row.bufs[out]]
+            if not (0 <= o < plan.outputs and i < plan.inputs and last[i] == step and row.bufs.count(i) == 1 and is_alike): continue
             if o not in found and i not in found.values(): found[o] = i
     return found
 
