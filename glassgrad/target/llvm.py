@@ -216,7 +216,7 @@ class _Writer:
         """Write uops[i] (and the stores after it that share its gate); the next place to go on."""
         n = uops[i]
         if n.op is Ops.STORE: return self.stores(uops, i)
-        if n in self.folded or n in self.level and n.op is Ops.MUL: pass
+        if n in self.folded or n.op is Ops.MUL and n.src[0] in self.loops and n in self.multiples.get(n.src[0], ()): pass
         elif n.op.is_alu: self.names[n] = self.alu(n)
         elif n in self.names and n.op is not Ops.ACC: pass
         elif n.op in _EMIT: _EMIT[n.op](self, n)

@@ -442,3 +442,19 @@ def test_null_renders_for_one_machine_everywhere():
     program = gemm(12, 16, 8).program()
     assert "define void @\"gemm\"" in null.render(program) and null.compile(program, "") == b""
     assert null.launch(null.load("gemm", b""), [null.alloc(4)]) is None
+
+
+def test_a_product_may_stand_in_two_loops():
+    """A pure value is written once in each loop that uses it; only products with a loop's own counter are stepped along."""
+    k = Linear("products", I)
+    out, v = k.buffer(I, 8), k.value(I)
+    k.group(0, 1)
+    for i in range(2):
+        r = k.loop(i, 4)
+        m = k.put(v * 3)
+        k.store(out, k.put(r + 4 * i), k.put(m + k.put(r * 2)))
+        k.end(r)
+    program = k.program()
+    prog, x = CPU.load(program.name, CPU.compile(program, CPU.render(program))), np.zeros(8, "i8")
+    CPU.launch(prog, [x.ctypes.data], (5,), (1, 1, 1))
+    assert x.tolist() == [15, 17, 19, 21] * 2
