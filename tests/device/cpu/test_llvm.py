@@ -452,6 +452,7 @@ def test_a_product_may_stand_in_two_loops():
     for i in range(2):
         r = k.loop(i, 4)
         m = k.put(v * 3)
+        if i: k.uops.append(m)
         k.store(out, k.put(r + 4 * i), k.put(m + k.put(r * 2)))
         k.end(r)
     program = k.program()
