@@ -1,0 +1,173 @@
+"""Axes: a kernel as loop nests over axes, with the facts that schedules ask for, and its axes merged, split and replaced.
+
+in:      KERNEL form
+out:     facts, and KERNEL form with other axes; an edge is covered by a last tile that overlaps the one before it
+source:  our own
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from glassgrad.passes.algebra import simplify
+from glassgrad.passes.linearize import affine
+from glassgrad.target.target import Target
+from glassgrad.uop.dtype import dtypes
+from glassgrad.uop.ops import Ops
+from glassgrad.uop.uop import UOp, toposort
+
+CLOSERS = {Ops.REDUCE, Ops.END}
+
+
+@dataclass
+class Access:
+    """A LOAD or STORE and how its address moves: coefficient per axis; `wild` axes move it in no affine way."""
+    node: UOp
+    coef: dict[UOp, int]
+    wild: frozenset[UOp]
+    def step(self, r: UOp) -> int | None: return None if r in self.wild else self.coef.get(r, 0)
+    def depends(self, r: UOp) -> bool: return r in self.wild or r in self.coef
+
+
+@dataclass
+class Statement:
+    """A closer with the accesses and operations of one turn of its innermost loop; `free` axes belong to loops around it."""
+    node: UOp
+    own: tuple[UOp, ...]
+    free: frozenset[UOp]
+    accesses: list[Access] = field(default_factory=list)
+    flops: int = 0
+    @property
+    def axes(self) -> frozenset[UOp]: return self.free | frozenset(self.own)
+    @property
+    def trips(self) -> int: return math.prod(size(r) for r in self.axes)
+
+
+def size(r: UOp) -> int: return r.src[0].arg
+
+
+class Kernel:
+    """A kernel graph with the facts that tiling asks for; `apply` gives the graph with axes replaced."""
+
+    def __init__(self, sink: UOp) -> None:
+        self.sink = sink
+        self.order = sink.toposort()
+        self.free: dict[UOp, frozenset[UOp]] = {}
+        for n in self.order:
+            f = frozenset((n,)) if n.op is Ops.RANGE else frozenset().union(*(self.free[s] for s in n.src)) if n.src else frozenset()
+            self.free[n] = f - frozenset(n.src[1:]) if n.op in CLOSERS else f
+        self.accesses = {n: self._access(n) for n in self.order if n.op in (Ops.LOAD, Ops.STORE)}
+        self.statements = [self._statement(n) for n in self.order if n.op in CLOSERS]
+        self.root = self.sink.src[0]
+        self.next_id = 1 + max((n.arg.id for n in self.order if n.op is Ops.RANGE), default=0)
+
+    def _access(self, n: UOp) -> Access:
+        terms, _ = affine(n.src[1])
+        coef = {t: c for t, c in terms.items() if t.op is Ops.RANGE}
+        wild: frozenset[UOp] = frozenset().union(*(self.free[t] for t in terms if t.op is not Ops.RANGE))
+        if n.src[0].op is Ops.AFTER:        # scratch has a place for each coordinate of what its values depend on, a SIMD axis innermost
+            for r in self.free[n.src[0]]: coef.setdefault(r, 1)
+        return Access(n, {r: c for r, c in coef.items() if r not in wild}, wild)
+
+    def _statement(self, n: UOp) -> Statement:
+        """What stands directly in `n`: everything below it that no other closer encloses and that changes in its loops."""
+        s = Statement(n, tuple(r for r in n.src[1:] if r.op is Ops.RANGE), self.free[n])
+        own = frozenset(s.own)
+        for m in toposort((n.src[0],), stop=lambda m: m in CLOSERS or m.op in CLOSERS):
+            if m.op in CLOSERS: continue
+            if own and not (self.free[m] & own): continue
+            if m in self.accesses: s.accesses.append(self.accesses[m])
+            elif m.op.is_alu and m.dtype.is_float: s.flops += m.op.cost
+        return s
+
+    def bytes(self, a: Access) -> int:
+        """What an access reads in all, at most."""
+        return math.prod(size(r) for r in self.free[a.node]) * a.node.dtype.itemsize
+
+    def new_range(self, n: int, kind: str) -> UOp:
+        self.next_id += 1
+        return UOp.range(self.next_id - 1, n, kind, dtypes.int64)
+
+
+def merge_axes(k: Kernel) -> Kernel:
+    """Adjacent axes that every address walks as one become one."""
+    used = {r for n in k.order if n.op.is_alu and n.dtype is not dtypes.int64 for s in n.src if s.dtype is dtypes.int64 for r in k.free[s]}
+    table: dict[UOp, UOp] = {}
+    for s in k.statements:
+        runs: list[list[UOp]] = [[r] for r in s.own[:1]]
+        for outer, inner in zip(s.own, s.own[1:]):
+            if outer.arg.kind == inner.arg.kind and used.isdisjoint((outer, inner)) and _walks_as_one(k, outer, inner): runs[-1].append(inner)
+            else: runs.append([inner])
+        for run in runs:
+            if len(run) == 1 or run[0] in table: continue
+            table |= {r: UOp.const(dtypes.int64, 0) for r in run[:-1]} | {run[-1]: k.new_range(math.prod(map(size, run)), run[-1].arg.kind)}
+    return Kernel(replace_axes(k.sink, table)) if table else k
+
+
+def _walks_as_one(k: Kernel, outer: UOp, inner: UOp) -> bool:
+    for a in k.accesses.values():
+        if outer in a.wild or inner in a.wild: return False
+        if a.coef.get(outer, 0) != size(inner) * a.coef.get(inner, 0): return False
+        if len(a.node.src) > (2 if a.node.op is Ops.LOAD else 3) and {outer, inner} & k.free[a.node.src[-1]]: return False
+    deps = [k.free[s.node] for s in k.statements]
+    return all((outer in d) == (inner in d) for d in deps)
+
+
+def replace_axes(sink: UOp, table: dict[UOp, UOp]) -> UOp:
+    """The kernel with axes replaced by expressions: indices are simplified, closers close the axes that now occur.
+
+    `table` also receives what became of every node.
+    """
+    memo = table
+    for n in sink.toposort():
+        if n in memo: continue
+        if n.op in CLOSERS:
+            own: dict[UOp, None] = {}
+            for r in n.src[1:]:
+                new = memo[r]
+                for x in sorted((x for x in new.toposort() if x.op is Ops.RANGE), key=lambda x: x.arg.id): own[x] = None
+            memo[n] = n.replace(src=(memo[n.src[0]], *own))
+            continue
+        src = tuple(memo[s] for s in n.src)
+        if src == n.src: memo[n] = n
+        else: memo[n] = simplify(n.replace(src=src)) if n.dtype is dtypes.int64 or n.dtype is dtypes.bool else n.replace(src=src)
+    return memo[sink]
+
+
+def split_over(k: Kernel, r: UOp, factor: int, kind: str, around: str = "") -> UOp:
+    """r as outer*factor + inner; the last tile starts early where the factor does not divide, so no edge needs a mask."""
+    n = size(r)
+    if factor <= 1: return r
+    if factor >= n: return k.new_range(n, kind)
+    inner, count = k.new_range(factor, kind), math.ceil(n / factor)
+    outer = k.new_range(count, around or r.arg.kind)
+    base = outer * factor
+    if n % factor: base = base.min(n - factor)
+    return base + inner
+
+
+def split_lane(k: Kernel, r: UOp, vectors: int, target: Target, block: int = 1) -> tuple[UOp, UOp | None]:
+    """r as tile + vector*lanes + lane, and where `block` > 1 tiles make a block, the axis of the tiles in one."""
+    n, lanes = size(r), lane_width(size(r), target)
+    vectors = max(1, min(vectors, n // lanes))
+    lane = k.new_range(lanes, "LANE")
+    width, inner = lanes * vectors, None
+    base = UOp.const(dtypes.int64, 0)
+    if n > width:
+        count = math.ceil(n / width)
+        if block >= count: base = inner = k.new_range(count, r.arg.kind)
+        elif block > 1:
+            base = k.new_range(math.ceil(count / block), r.arg.kind) * block
+            if count % block: base = base.min(count - block)
+            inner = k.new_range(block, r.arg.kind)
+            base = base + inner
+        else: base = k.new_range(count, r.arg.kind)
+        base = base * width
+        if n % width: base = base.min(n - width)
+    if vectors > 1: base = base + k.new_range(vectors, "UPCAST") * lanes
+    return base + lane, inner
+
+
+def lane_width(n: int, target: Target) -> int:
+    """The lanes an axis of length n fills: the machine's, or the largest power of two below n."""
+    return min(target.lanes, 1 << (n.bit_length() - 1))

@@ -1,0 +1,162 @@
+"""Cost: the analytic model by which schedules are chosen. Cycles of a statement, by what one turn of its innermost loop loads and computes.
+
+in:      a Kernel, its statements, candidates for their axes
+out:     cycles, and the best register tile; nothing is rewritten here
+source:  register tiles as in Goto & van de Geijn (ACM TOMS 2008); the model is our own
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from glassgrad.passes.axes import Access, Kernel, Statement, lane_width, size
+from glassgrad.target.target import Target
+from glassgrad.uop.ops import Ops
+from glassgrad.uop.uop import UOp
+
+UNROLL = 8            # turns up to which an innermost loop is written out
+FACTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
+GATHER = 2.5          # what one strided element costs beside one element of a contiguous vector times its lanes
+STREAM = 16           # bytes a cycle that a register tile may ask of the second-level cache
+PANEL_BYTES = 1 << 19
+FAR = 256             # bytes between the rows of an operand that no prefetcher follows
+
+
+def lane_cost(s: Statement, lane: UOp | None, target: Target) -> float:
+    """Cycles of all turns of a statement when `lane` is its SIMD axis."""
+    if lane is None or lane not in s.axes:
+        return s.trips * (max(len(s.accesses), 1) + s.flops)
+    lanes = lane_width(size(lane), target)
+    waste = math.ceil(size(lane) / lanes) * lanes / size(lane)
+    steps = {0: 0.7, 1: 1.0, 2: 3.0, None: GATHER * 1.3 * lanes}
+    per = sum(steps.get(a.step(lane), GATHER * lanes) for a in s.accesses) + s.flops
+    cost = s.trips * waste * max(per, 0.5) / lanes
+    if s.node.op is Ops.REDUCE and lane in s.own:
+        cost += math.prod(size(r) for r in s.free) * 2.5 * math.log2(lanes)
+    return cost
+
+
+def best_lane(s: Statement, axes: tuple[UOp, ...], target: Target) -> tuple[float, UOp | None]:
+    """The cheapest of `axes` as SIMD axis of a statement, and what it costs; None if scalars are cheaper."""
+    options = [(lane_cost(s, r, target), -i, r) for i, r in enumerate(axes) if size(r) > 1]
+    best = min(options, key=lambda o: o[:2], default=None)
+    plain = lane_cost(s, None, target)
+    return (best[0], best[2]) if best is not None and best[0] < plain else (plain, None)
+
+
+def least_cycles(k: Kernel, target: Target) -> float:
+    """What the contractions of a kernel take if every tile is full and nothing waits."""
+    return sum(s.trips for s in k.statements if is_contraction(s)) / target.lanes / 2
+
+
+def is_contraction(s: Statement) -> bool:
+    """Whether a statement is a reduction that reads some operand again along an axis around it, so that a register tile pays."""
+    return s.node.op is Ops.REDUCE and any(a.depends(r) for a in s.accesses for r in s.free) \
+        and any(not a.depends(r) for r in s.free if r.arg.kind == "LOOP" and size(r) > 1 for a in s.accesses)
+
+
+def thrash(s: Statement, target: Target) -> float:
+    """How much slower a contraction with its SIMD axis inside gets when the rows of its tile leave the first-level cache."""
+    return 1.7 if 7 * 4 * math.prod(size(r) for r in s.own) > target.l1_bytes else 1.0
+
+
+def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
+    """How many vectors a turn of a loop that is no contraction computes: fewer where each is heavy on registers."""
+    heavy = sum(s.flops for s in k.statements)
+    columns = any(s.node.op is Ops.REDUCE and lane in s.free and is_far(a, s, all) for s in k.statements for a in s.accesses)
+    want = 1 if heavy > 60 else 2 if heavy > 12 else target.registers // 2 if columns else 4     # far rows: as many lines of each as fit
+    while want > 1 and size(lane) < want * target.lanes: want //= 2
+    return want
+
+
+def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int]) -> tuple[float, dict[UOp, int]]:
+    """(cycles, factors): the tile over up to two axes around a reduction (the SIMD axis counts in vectors) that makes it cheapest.
+
+    `fixed` are factors that other statements have chosen already.
+    """
+    lanes = lane_width(size(lane), target) if lane is not None else 1
+    around = sorted((r for r in s.free if r.arg.kind == "LOOP" and r not in fixed), key=lambda r: r.arg.id)
+    extent = {r: size(r) // lanes if r is lane else size(r) for r in around}
+    ways = [r for r in around if extent[r] > 1 and any(not a.depends(r) for a in s.accesses)]
+    given = {r: f for r, f in fixed.items() if r in s.free}
+    staged = {a.node: panel_fill(a, s, lane, target) for a in s.accesses} if lane is not None and lane in s.free else {}
+    turns, unrolled = chain(s, [a for a in s.accesses if staged.get(a.node) is None])
+    turn = 0.75 / unrolled + 3 / turns
+    ops: list[tuple[Access, int, float, int]] = []      # access, copies of the fixed tile, cycles of one copy, bytes it streams
+    for a in s.accesses:
+        moves = lane is not None and a.depends(lane)
+        load = 1.0 if staged.get(a.node) is not None or not moves or a.step(lane) == 1 else GATHER * lanes / 2  # type: ignore[arg-type]
+        ops.append((a, math.prod(f for r, f in given.items() if a.depends(r)), load, lanes * a.node.dtype.itemsize if moves else 0))
+    base = math.prod(given.values())
+
+    def score(x: UOp | None, fx: int, y: UOp | None, fy: int) -> float:
+        accs, loads, streamed, live = base * fx * fy, 0.0, 0, 1 << 30
+        for a, copies, load, stream in ops:
+            if x is not None and a.depends(x): copies *= fx
+            if y is not None and a.depends(y): copies *= fy
+            loads += copies * load
+            streamed += copies * stream
+            live = min(live, copies)
+        if accs + live + 1 > target.registers: return math.inf
+        cycles = max(accs / 2, loads / 2, streamed / STREAM, 4.0 if accs < 8 else 0.0) + turn
+        for r, f in ((x, fx), (y, fy)):
+            if r is not None: cycles *= waste(size(r), f * lanes if r is lane else f)
+        if lane is not None and lane is not x and lane is not y and lane not in given: cycles *= waste(size(lane), lanes)
+        return cycles / accs
+    best = (score(None, 1, None, 1), {}) # type: tuple[float, dict[UOp, int]]
+    if best[0] is math.inf: best = (float(base), {})
+    readers = {r: [a.depends(r) for a in s.accesses] for r in ways}      # two axes that the same operands read tile no better than one
+    for i, x in enumerate(ways):
+        for y in [y for y in ways[i + 1:] if readers[y] != readers[x]] or (None,):
+            for fx in FACTORS:
+                if fx > extent[x] or base * fx >= target.registers: break
+                for fy in FACTORS if y is not None else (1,):
+                    if base * fx * fy >= target.registers or y is not None and fy > extent[y]: break
+                    sc = score(x, fx, y, fy)
+                    if sc < best[0] * 0.999: best = (sc, {x: fx} | ({y: fy} if y is not None else {}))
+    cycles = s.trips / lanes * best[0] + sum(f for f in staged.values() if f is not None)
+    if lane is not None and lane in s.own: cycles += math.prod(size(r) for r in s.free) * 2.5 * math.log2(max(lanes, 2))
+    return cycles, {r: f for r, f in best[1].items() if f > 1}
+
+
+def panel_fill(a: Access, s: Statement, lane: UOp, target: Target) -> float | None:
+    """The cycles of copying an operand into panels that vectors along `lane` read badly; None where they read it well, or it cannot be."""
+    if a.step(lane) == 0 or not may_stage(a, s): return None
+    reuse = math.prod(size(r) for r in s.free if not a.depends(r))
+    if a.step(lane) == 1: return s.trips / reuse * 2 / lane_width(size(lane), target) if reuse >= 64 and is_far(a, s) else None
+    return s.trips / reuse * GATHER if reuse >= 16 else None
+
+
+def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], target: Target) -> bool:
+    """Whether an operand is copied into a panel in reading order: it is strided, or its rows are far apart and read often."""
+    if a.step(lane) == 0 or not may_stage(a, s): return False
+    reuse = math.prod(math.ceil(size(r) / tiles.get(r, 1)) for r in s.free if not a.depends(r))
+    depth = math.prod(size(r) for r in s.own if a.depends(r))
+    width = lane_width(size(lane), target) * math.prod(tiles.get(r, 1) for r in s.free if a.depends(r))
+    if depth * width * a.node.dtype.itemsize > PANEL_BYTES or reuse < 8: return False
+    return a.step(lane) != 1 or (depth > 64 and is_far(a, s))
+
+
+def may_stage(a: Access, s: Statement) -> bool:
+    """Whether an operand can be copied: an input read without a gate, at places that no other input decides."""
+    return len(a.node.src) == 2 and a.node.src[0].op is Ops.PARAM and not a.wild.intersection(s.own) \
+        and not any(n.op is Ops.LOAD for n in a.node.src[1].toposort())
+
+
+def is_far(a: Access, s: Statement, which: Callable[[Iterable[bool]], bool] = any) -> bool:
+    """Whether (some or all axes of) the reduction step so far in an operand that each turn reads another cache line."""
+    return which(abs(c) * a.node.dtype.itemsize >= FAR for r, c in a.coef.items() if r in s.own)
+
+
+def chain(s: Statement, direct: list[Access]) -> tuple[int, int]:
+    """(turns between two ends of the innermost loop, copies of its body): loops run as one where what is read without a copy walks
+    through them in one line; a short one that cannot is unrolled."""
+    turns = size(s.own[-1]) if s.own else 1
+    for outer, inner in zip(s.own[-2::-1], s.own[:0:-1]):
+        if any(outer in a.wild or a.coef.get(outer, 0) != size(inner) * a.coef.get(inner, 0) for a in direct):
+            return (turns * size(outer), turns) if turns == size(inner) <= UNROLL else (turns, 1)
+        turns *= size(outer)
+    return turns, 1
+
+
+def waste(n: int, f: int) -> float: return math.ceil(n / f) * f / n
