@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import select
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,10 @@ import compile_time
 import machine
 import numpy as np
 import report
+from team import HERE, Failed, Team, Worker, say
 
-HERE = Path(__file__).resolve().parent
 FRAMEWORKS = ("glassgrad", "torch", "tinygrad", "jax")
 COMPILERS = ("glassgrad", "tinygrad", "jax")
-THREADS = (1, 2)
 IMPORTS = {
     "glassgrad": "import glassgrad",
     "glassgrad Tensor": "from glassgrad import Tensor",
@@ -58,106 +56,6 @@ class Effort:
         self.rounds, self.turn_s, self.mode_s = (3, 0.03, 3.0) if quick else (11, 0.2, 40.0)
         self.compile_runs, self.import_runs = (1, 3) if quick else (3, 15)
         self.open_limit_s, self.turn_limit_s, self.process_limit_s = 300, 120, 1200
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-# ---- workers -------------------------------------------------------------------------------------------------------
-class Failed(Exception):
-    """A worker said no, died or took too long."""
-
-
-class Worker:
-    """The other end of worker.py."""
-
-    def __init__(self, framework: str, threads: int, cpus: list[int], env: dict[str, str]) -> None:
-        self.framework, self.threads, self.idle = framework, threads, [0.0, 0.0]
-        command = [
-            sys.executable,
-            str(HERE / "worker.py"),
-            framework,
-            str(threads),
-            *([",".join(map(str, cpus))] if cpus else []),
-        ]
-        self.process = subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            bufsize=1,
-        )
-        ready = self._read(120)
-        if not ready["ready"]:
-            raise Failed(ready["error"])
-
-    def ask(self, limit_s: float, **command: Any) -> dict[str, Any]:
-        """Send a command, wait for the answer."""
-        try:
-            self.process.stdin.write(json.dumps(command) + "\n")
-        except OSError:
-            raise Failed("its process has ended") from None
-        reply = self._read(limit_s)
-        if "error" in reply:
-            raise Failed(reply["error"])
-        self.idle = [a + b for a, b in zip(self.idle, reply["idle"])]
-        return reply
-
-    def _read(self, limit_s: float) -> dict[str, Any]:
-        if not select.select([self.process.stdout], [], [], limit_s)[0]:
-            self.process.kill()
-            raise Failed(f"no answer within {limit_s:g} s")
-        line = self.process.stdout.readline()
-        if not line:
-            raise Failed("its process has ended")
-        return json.loads(line)
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process.poll() is None
-
-    def end(self) -> None:
-        """Close its input and wait."""
-        if self.is_alive:
-            self.process.stdin.close()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-class Team:
-    """All workers of a run, made when first needed."""
-
-    def __init__(self, frameworks: list[str], tinygrad_device: str) -> None:
-        self.frameworks, self.tinygrad_device = frameworks, tinygrad_device
-        self.workers: dict[tuple[str, int], Worker] = {}
-        self.idle: dict[str, float] = {}  # share of a CPU a worker used while others had their turn
-        self.threads = [n for n in THREADS if n <= machine.cpu_count()]
-
-    def members(self) -> Iterator[Worker]:
-        """Every worker that lives, frameworks side by side; the dead are made anew."""
-        for threads in self.threads:
-            for framework in ["limits", *self.frameworks]:
-                worker = self.workers.get((framework, threads))
-                if worker is None or not worker.is_alive:
-                    env = machine.worker_env(threads, {"DEV": self.tinygrad_device} if framework == "tinygrad" else {})
-                    try:
-                        worker = Worker(framework, threads, machine.pick_cpus(threads), env)
-                    except Failed as e:
-                        say(f"  {framework} with {threads} threads: {e}")
-                        continue
-                    self.workers[framework, threads] = worker
-                yield worker
-
-    def end(self) -> None:
-        """End all processes."""
-        for (framework, threads), worker in self.workers.items():
-            self.idle[f"{framework} {threads}"] = worker.idle[0] / max(worker.idle[1], 1e-9)
-            worker.end()
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------

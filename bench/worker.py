@@ -62,14 +62,24 @@ class Shared:
     def calls(self, family: str, inputs: list[Any]) -> Calls:
         """Mode -> call that returns a finished result. A chain of additions is about laziness: it is never captured."""
         fn = self.function(family)
-        jitted = self.names["jit"](lambda *xs: fn(*xs).realize())
 
         def done(x: Any) -> Any:
             self.synchronize()
             return x
 
-        made = {"jit": lambda: done(jitted(*inputs)), "eager": lambda: done(fn(*inputs).realize())}
+        made = {"jit": self.timed(fn, inputs), "eager": lambda: done(fn(*inputs).realize())}
         return {mode: made[mode] for mode in self.modes_of(family)}
+
+    def timed(self, fn: Callable[..., Any], inputs: list[Any]) -> Callable[[], Any]:
+        """A call of the captured function that returns when its result is there."""
+        jitted = self.names["jit"](lambda *xs: fn(*xs).realize())
+
+        def call() -> Any:
+            x = jitted(*inputs)
+            self.synchronize()
+            return x
+
+        return call
 
     def modes_of(self, family: str) -> tuple[str, ...]:
         if family == "resnet18":  # its weights are trainable, so what was computed is kept as long as the result: the next call costs nothing
@@ -164,7 +174,10 @@ class Torch:
                 "chain": chain,
             }[family]
         )
-        return {"eager": lambda: fn(*inputs)}
+        return {"eager": self.timed(fn, inputs)}
+
+    def timed(self, fn: Callable[..., Any], inputs: list[Any]) -> Callable[[], Any]:
+        return lambda: fn(*inputs)
 
 
 class Jax:
@@ -265,6 +278,26 @@ class Worker:
                 result = call()
             np.save(Path(save, f"{mode}.npy"), self.framework.read(result))
         return {"modes": list(self.calls), "first_s": firsts}
+
+    def draw(self, family: str, number: int, save: str) -> dict[str, Any]:
+        """Ready a random program of heldout.py as the mode `timed`; save what it computes, and torch also in float64."""
+        import heldout
+        import numpy as np
+
+        found = heldout.draws(family)[number]
+        fn = found.program(heldout.TorchNames(self.framework.torch) if self.name == "torch" else heldout.GlassgradNames())
+        arrays = found.inputs()
+        call = self.framework.timed(fn, [self.framework.load(x) for x in arrays])
+        start = time.perf_counter()
+        call()
+        first = time.perf_counter() - start
+        call()
+        np.save(Path(save, f"{self.name}.npy"), self.framework.read(call()))
+        if self.name == "torch":
+            wide = [self.framework.load(x).double() for x in arrays]
+            np.save(Path(save, "expected.npy"), self.framework.read(fn(*wide)))
+        self.calls = {"timed": call}
+        return {"first_s": first}
 
     def open_limits(self) -> dict[str, Any]:
         """The machine's limits as a framework of three modes."""

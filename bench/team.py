@@ -1,0 +1,115 @@
+"""Workers in processes of their own, from the side that asks: one framework on some threads each."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import machine
+
+HERE = Path(__file__).resolve().parent
+THREADS = (1, 2)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+class Failed(Exception):
+    """A worker said no, died or took too long."""
+
+
+class Worker:
+    """The other end of worker.py."""
+
+    def __init__(self, framework: str, threads: int, cpus: list[int], env: dict[str, str]) -> None:
+        self.framework, self.threads, self.idle = framework, threads, [0.0, 0.0]
+        command = [
+            sys.executable,
+            str(HERE / "worker.py"),
+            framework,
+            str(threads),
+            *([",".join(map(str, cpus))] if cpus else []),
+        ]
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            bufsize=1,
+        )
+        ready = self._read(120)
+        if not ready["ready"]:
+            raise Failed(ready["error"])
+
+    def ask(self, limit_s: float, **command: Any) -> dict[str, Any]:
+        """Send a command, wait for the answer."""
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+        except OSError:
+            raise Failed("its process has ended") from None
+        reply = self._read(limit_s)
+        if "error" in reply:
+            raise Failed(reply["error"])
+        self.idle = [a + b for a, b in zip(self.idle, reply["idle"])]
+        return reply
+
+    def _read(self, limit_s: float) -> dict[str, Any]:
+        if not select.select([self.process.stdout], [], [], limit_s)[0]:
+            self.process.kill()
+            raise Failed(f"no answer within {limit_s:g} s")
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failed("its process has ended")
+        return json.loads(line)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def end(self) -> None:
+        """Close its input and wait."""
+        if self.is_alive:
+            self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+class Team:
+    """All workers of a run, made when first needed."""
+
+    def __init__(self, frameworks: list[str], tinygrad_device: str) -> None:
+        self.frameworks, self.tinygrad_device = frameworks, tinygrad_device
+        self.workers: dict[tuple[str, int], Worker] = {}
+        self.idle: dict[str, float] = {}  # share of a CPU a worker used while others had their turn
+        self.threads = [n for n in THREADS if n <= machine.cpu_count()]
+
+    def members(self) -> Iterator[Worker]:
+        """Every worker that lives, frameworks side by side; the dead are made anew."""
+        for threads in self.threads:
+            for framework in ["limits", *self.frameworks]:
+                worker = self.workers.get((framework, threads))
+                if worker is None or not worker.is_alive:
+                    env = machine.worker_env(threads, {"DEV": self.tinygrad_device} if framework == "tinygrad" else {})
+                    try:
+                        worker = Worker(framework, threads, machine.pick_cpus(threads), env)
+                    except Failed as e:
+                        say(f"  {framework} with {threads} threads: {e}")
+                        continue
+                    self.workers[framework, threads] = worker
+                yield worker
+
+    def end(self) -> None:
+        """End all processes."""
+        for (framework, threads), worker in self.workers.items():
+            self.idle[f"{framework} {threads}"] = worker.idle[0] / max(worker.idle[1], 1e-9)
+            worker.end()
