@@ -1,8 +1,6 @@
 """Buffer: a piece of a device's memory with an element type; allocated at first use, given back when Python drops it."""
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import Any
 
 from glassgrad.device.device import Device, DeviceBase
@@ -13,13 +11,14 @@ from glassgrad.uop.errors import UsageError
 class Buffer:
     """`size` elements of `dtype` on `device` (a name). A view of `base` starts `offset` bytes into it and keeps it alive.
 
-    `owner` is whatever must live as long as memory that was made elsewhere (a NumPy array, a memory map).
+    `owner` is whatever must live as long as memory that was made elsewhere (a NumPy array, a memory map); memory of the buffer's own
+    came from `shelf`, where it goes back to.
     """
-    __slots__ = ("__weakref__", "_handle", "base", "device", "dtype", "offset", "owner", "size")
+    __slots__ = ("__weakref__", "_handle", "base", "device", "dtype", "offset", "owner", "shelf", "size")
 
     def __init__(self, device: str, size: int, dtype: DType, *, handle: Any = None, owner: Any = None, base: Buffer | None = None,
                  offset: int = 0) -> None:
-        self.base, self.offset, self.owner, self._handle = base, offset, owner, handle
+        self.base, self.offset, self.owner, self.shelf, self._handle = base, offset, owner, None, handle
         self.device, self.size, self.dtype = Device.canonicalize(device), size, dtype
         if base is not None and not 0 <= offset <= base.nbytes - self.nbytes:
             raise UsageError(f"Buffer: a view of {self.nbytes} bytes at {offset} does not fit in {base!r}")
@@ -39,7 +38,9 @@ class Buffer:
         """What the device calls this memory; allocates it if need be."""
         if self._handle is None:
             if self.base is not None: self._handle = self.dev.offset(self.base.handle, self.offset)
-            else: self._handle = self.dev.alloc(self.nbytes)
+            else:
+                shelf = self.dev.shelf(self.nbytes)
+                self._handle, self.shelf = shelf.take(), shelf
         return self._handle
 
     def allocate(self) -> Buffer:
@@ -88,6 +89,18 @@ class Buffer:
             raise UsageError(f"{verb} of {self!r}: the host memory has {view.nbytes} bytes, the buffer {self.nbytes}")
         return view
 
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self._handle is None or self.base is not None or self.owner is not None or is_finalizing(): return
-        Device[self.device].free(self._handle, self.nbytes)
+    def __del__(self) -> None:
+        if self.shelf is not None: self.shelf.give(self._handle)
+
+
+_new = object.__new__
+
+
+def owned(device: str, size: int, dtype: DType, shelf: Any) -> Buffer:
+    """A buffer with memory from a shelf of its device (a canonical name): what `Buffer(device, size, dtype).allocate()` gives, sooner."""
+    b = _new(Buffer)
+    b.shelf = b.base = b.owner = None
+    b.device, b.size, b.dtype, b.offset = device, size, dtype, 0
+    b._handle = shelf.take()
+    b.shelf = shelf
+    return b

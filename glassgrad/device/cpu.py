@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glassgrad.device.cpu_runtime import CALL_WORDS, Runtime
-from glassgrad.device.device import Device, DeviceBase, Launch, Replay, Slot, words
+from glassgrad.device.device import Device, DeviceBase, Launch, Quick, Replay, Slot, words
 from glassgrad.target.llvm import SCRATCH_SYMBOL, cpu_target, render
 from glassgrad.target.program import Program
 from glassgrad.target.target import Target
@@ -266,6 +266,7 @@ class CpuReplay(Replay):
         out[1:CALL_WORDS] = [at + 8 * CALL_WORDS, len(rows), 1, ctypes.addressof(self._patches), len(patches) // 3, at + 8 * inputs]
         struct.pack_into(f"={inputs}q", self._words, 0, *out, *args)
         self._head = (ctypes.c_int64 * CALL_WORDS).from_buffer(self._words)
+        self.quick = Quick(device.runtime.quick, struct.Struct(f"={1 + self.n_handles}q{self.n_vals}Q").pack, at, self.n_handles, self.n_vals)
         self._inputs, self._place = struct.Struct(f"={self.n_handles + self.n_vals}q"), 8 * inputs
 
     def run(self, handles: Sequence[int] = (), vals: Sequence[int] = ()) -> None:

@@ -279,8 +279,31 @@ done:
   ret void
 }
 
-; patch `patches` argument words from `inputs` (place, index, offset each), then run `n` rows
-; all in one argument: ctypes takes 0.15 us for each
+; patch `patches` argument words from `inputs` (place, index, offset each)
+define internal void @patch(ptr %patch, i64 %patches, ptr %inputs) nounwind {
+entry:
+  %any = icmp sgt i64 %patches, 0
+  br i1 %any, label %fill, label %done
+fill:
+  %p = phi i64 [ 0, %entry ], [ %p1, %fill ]
+  %pp = getelementptr [3 x i64], ptr %patch, i64 %p
+  %place = load ptr, ptr %pp
+  %pi = getelementptr i64, ptr %pp, i64 1
+  %index = load i64, ptr %pi
+  %po = getelementptr i64, ptr %pp, i64 2
+  %offset = load i64, ptr %po
+  %ip = getelementptr i64, ptr %inputs, i64 %index
+  %value = load i64, ptr %ip
+  %word = add i64 %value, %offset
+  store i64 %word, ptr %place
+  %p1 = add i64 %p, 1
+  %pmore = icmp slt i64 %p1, %patches
+  br i1 %pmore, label %fill, label %done
+done:
+  ret void
+}
+
+; patch the arguments, then run `n` rows; all in one argument: ctypes takes 0.15 us for each
 define void @glassgrad_run(ptr %call) nounwind {
 entry:
   %pool = load ptr, ptr %call
@@ -296,24 +319,7 @@ entry:
   %patches = load i64, ptr %q5
   %q6 = getelementptr ptr, ptr %call, i64 6
   %inputs = load ptr, ptr %q6
-  %any = icmp sgt i64 %patches, 0
-  br i1 %any, label %fill, label %claim
-fill:
-  %p = phi i64 [ 0, %entry ], [ %p1, %fill ]
-  %pp = getelementptr [3 x i64], ptr %patch, i64 %p
-  %place = load ptr, ptr %pp
-  %pi = getelementptr i64, ptr %pp, i64 1
-  %index = load i64, ptr %pi
-  %po = getelementptr i64, ptr %pp, i64 2
-  %offset = load i64, ptr %po
-  %ip = getelementptr i64, ptr %inputs, i64 %index
-  %value = load i64, ptr %ip
-  %word = add i64 %value, %offset
-  store i64 %word, ptr %place
-  %p1 = add i64 %p, 1
-  %pmore = icmp slt i64 %p1, %patches
-  br i1 %pmore, label %fill, label %claim
-claim:
+  call void @patch(ptr %patch, i64 %patches, ptr %inputs)
   %busy = @BUSY(%pool)
   %many = icmp sgt i64 %threads, 1
   br i1 %many, label %lock, label %begin
@@ -322,7 +328,7 @@ lock:
   %mine = extractvalue { i64, i1 } %b, 1
   br label %begin
 begin:
-  %pooled = phi i1 [ false, %claim ], [ %mine, %lock ]
+  %pooled = phi i1 [ false, %entry ], [ %mine, %lock ]
   %some = icmp sgt i64 %n, 0
   br i1 %some, label %row, label %end
 row:
@@ -356,6 +362,38 @@ end:
 unlock:
   store atomic i64 0, ptr %busy release, align 8
   br label %done
+done:
+  ret void
+}
+
+; the same for the words (call, inputs...) on this thread alone: what is small is done before a worker has woken
+define void @glassgrad_quick(ptr %words) nounwind {
+entry:
+  %call = load ptr, ptr %words
+  %inputs = getelementptr ptr, ptr %words, i64 1
+  %q1 = getelementptr ptr, ptr %call, i64 1
+  %rows = load ptr, ptr %q1
+  %q2 = getelementptr ptr, ptr %call, i64 2
+  %n = load i64, ptr %q2
+  %q4 = getelementptr ptr, ptr %call, i64 4
+  %patch = load ptr, ptr %q4
+  %q5 = getelementptr ptr, ptr %call, i64 5
+  %patches = load i64, ptr %q5
+  call void @patch(ptr %patch, i64 %patches, ptr %inputs)
+  %some = icmp sgt i64 %n, 0
+  br i1 %some, label %row, label %done
+row:
+  %i = phi i64 [ 0, %entry ], [ %i1, %row ]
+  %r = getelementptr [4 x i64], ptr %rows, i64 %i
+  %fn = load ptr, ptr %r
+  %ra = getelementptr i64, ptr %r, i64 1
+  %args = load ptr, ptr %ra
+  %rc = getelementptr i64, ptr %r, i64 2
+  %count = load i64, ptr %rc
+  call void %fn(ptr %args, ptr %args, i64 0, i64 %count)
+  %i1 = add i64 %i, 1
+  %rmore = icmp slt i64 %i1, %n
+  br i1 %rmore, label %row, label %done
 done:
   ret void
 }
@@ -396,20 +434,21 @@ class Runtime:
     """The compiled runtime of this process.
 
     `call(address)` is the native entry. It takes CALL_WORDS words: pool, rows, their number, threads (the caller being one), patches,
-    their number, inputs. Who asks for more threads than there are workers and caller calls `grow` before; the first call starts the pool.
+    their number, inputs. `quick(words)`, the entry for small graphs, keeps Python's lock; it takes the address of a call and the inputs. Who asks for more threads than there are workers and caller calls `grow` before; the first call starts the pool.
     """
 
     def __init__(self, link: Callable[[str, dict[str, int], list[str]], tuple[Any, dict[str, int]]]) -> None:
         """`link(ir, imported addresses, exported names)` compiles and loads, giving a keep-alive and the exported addresses."""
         libc = ctypes.CDLL(None)
         imports = {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in _IMPORTS}
-        names = ["glassgrad_run", "glassgrad_start", "glassgrad_stop", "glassgrad_scratch", "glassgrad_key"]
+        names = ["glassgrad_run", "glassgrad_start", "glassgrad_stop", "glassgrad_scratch", "glassgrad_key", "glassgrad_quick"]
         self.keep, self.at = link(source(), imports, names)
         word = ctypes.c_int64
         key = ctypes.c_uint32()
         libc.pthread_key_create(ctypes.byref(key), ctypes.cast(libc.free, ctypes.c_void_p))
         ctypes.c_uint32.from_address(self.at["glassgrad_key"]).value = key.value
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.at["glassgrad_run"])
+        self.quick = ctypes.PYFUNCTYPE(None, ctypes.c_char_p)(self.at["glassgrad_quick"])
         self._start = ctypes.CFUNCTYPE(None, word, word, word)(self.at["glassgrad_start"])
         self._stop = ctypes.CFUNCTYPE(None, word)(self.at["glassgrad_stop"])
         self._lock = threading.Lock()

@@ -8,7 +8,6 @@ import importlib
 import operator
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +48,9 @@ class DeviceBase:
         self.memory = CachingAllocator(name, self._alloc, self._free)
 
     # ---- memory ----
+    def shelf(self, nbytes: int) -> Any:
+        """Where buffers of `nbytes` take their memory from and give it back to (a Shelf)."""
+        return self.memory.shelf(nbytes)
     def alloc(self, nbytes: int) -> Handle:
         """Memory of at least `nbytes`, uninitialised.
 
@@ -97,8 +99,19 @@ class DeviceBase:
         """Wait until all launches are complete."""
 
 
+class Quick(NamedTuple):
+    """The short way of a small Replay: `call(pack(first, *handles, *vals))` with the first `n_handles` handles and `n_vals` values (modulo
+    2**64) runs all on the calling thread alone, and lets no other Python thread in between."""
+    call: Callable[[bytes], None]
+    pack: Callable[..., bytes]
+    first: int
+    n_handles: int
+    n_vals: int
+
+
 class Replay:
     """A list of launches, run in order. This one runs them one by one; devices that can, hand them over in one call."""
+    quick: Quick | None = None
 
     def __init__(self, device: DeviceBase, rows: Sequence[Launch]) -> None:
         self.device, self.rows = device, list(rows)
@@ -113,15 +126,49 @@ class Replay:
             self.device.launch(prog, hs, vs, size, local)
 
 
+class Shelf:
+    """Freed memory of one size, kept for the next who asks. The counts are the allocator's.
+
+    No lock: a list's pop and append are whole, and so is `x += n` on an attribute (Python changes threads at calls and jumps only).
+    """
+    __slots__ = ("allocator", "kept", "size", "stamp")
+
+    def __init__(self, allocator: CachingAllocator, size: int) -> None:
+        self.allocator, self.size, self.kept, self.stamp = allocator, size, [], 0
+
+    def take(self) -> Handle:
+        """Memory of this size, kept or new.
+
+        errors:  DeviceError if there is none even after trim()
+        """
+        a, size = self.allocator, self.size
+        try: handle = self.kept.pop()
+        except IndexError: handle = a.new(size)
+        else: a.cached -= size
+        a.used += size
+        if a.used > a.peak: a.peak = a.used
+        return handle
+
+    def give(self, handle: Handle) -> None:
+        """Back onto the shelf."""
+        a, size = self.allocator, self.size
+        a.used -= size
+        a.cached += size
+        self.stamp = a.clock
+        self.kept.append(handle)
+        if a.cached > a.limit: a.shrink(a.limit)
+
+
 class CachingAllocator:
-    """Keeps freed memory for the next request of the same (rounded) size, up to a bound; the longest unused goes first."""
+    """Keeps freed memory for the next request of the same (rounded) size, up to a bound; the size that was not freed for longest goes first."""
 
     def __init__(self, name: str, alloc: Callable[[int], Handle], free: Callable[[Handle, int], None], limit: int | None = None) -> None:
         self.name, self._alloc, self._free = name, alloc, free
         self.limit = limit if limit is not None else _memory_bytes() // 4
         self.used = self.peak = self.cached = 0
+        self.clock = 0                            # how often the system was asked for memory
         self._lock = threading.RLock()            # re-entered when the collector runs a buffer's __del__ inside
-        self._kept: OrderedDict[int, list[Handle]] = OrderedDict()
+        self._shelves: dict[int, Shelf] = {}
 
     @staticmethod
     def rounded(nbytes: int) -> int:
@@ -129,58 +176,50 @@ class CachingAllocator:
         if nbytes >= 1 << 16: return nbytes + 4095 & -4096
         return nbytes + 63 & -64 or 64
 
+    def shelf(self, nbytes: int) -> Shelf:
+        """Where memory of at least `nbytes` is taken from and given back to."""
+        size = self.rounded(nbytes)
+        found = self._shelves.get(size)
+        return found if found is not None else self._shelves.setdefault(size, Shelf(self, size))
+
     def alloc(self, nbytes: int) -> Handle:
         """Memory of at least `nbytes`, kept or new.
 
         errors:  DeviceError if there is none even after trim()
         """
-        size = self.rounded(nbytes)
-        with self._lock:
-            self.used += size
-            if self.used > self.peak: self.peak = self.used
-            kept = self._kept.get(size)
-            if kept:
-                self.cached -= size
-                return kept.pop()
+        return self.shelf(nbytes).take()
+
+    def free(self, handle: Handle, nbytes: int) -> None:
+        """Keep what `alloc(nbytes)` gave for the next who asks."""
+        self.shelf(nbytes).give(handle)
+
+    def trim(self) -> None:
+        """Give all memory that is only kept back to the system."""
+        self.shrink(0)
+
+    def new(self, size: int) -> Handle:
+        """Memory from the system.
+
+        errors:  DeviceError if there is none even after trim()
+        """
+        self.clock += 1
         try: return self._alloc(size)
         except MemoryError: pass
         self.trim()
         try: return self._alloc(size)
         except MemoryError:
-            self.used -= size
             raise DeviceError(f"{self.name}: out of memory: asked for {_size(size)}, {_size(self.used)} are in use\n"
                               "  try: smaller batches, or drop tensors that are no longer needed") from None
 
-    def free(self, handle: Handle, nbytes: int) -> None:
-        """Keep what `alloc(nbytes)` gave for the next who asks."""
-        size, drop = self.rounded(nbytes), []
+    def shrink(self, limit: int) -> None:
+        """Give kept memory back to the system until no more than `limit` bytes are left, the size that was not freed for longest first."""
+        drop = []
         with self._lock:
-            self.used -= size
-            if size > self.limit: drop.append((handle, size))
-            else:
-                kept = self._kept.get(size)
-                if kept is None: kept = self._kept[size] = []
-                kept.append(handle)
-                self._kept.move_to_end(size)
-                self.cached += size
-                while self.cached > self.limit: drop += self._oldest()
-        for h, n in drop: self._free(h, n)
-
-    def trim(self) -> None:
-        """Give all memory that is only kept back to the system."""
-        with self._lock:
-            drop = []
-            while self._kept: drop += self._oldest()
-        for h, n in drop: self._free(h, n)
-
-    def _oldest(self) -> list[tuple[Handle, int]]:
-        """A piece of the size that was not freed for longest, if there is one left."""
-        size, kept = next(iter(self._kept.items()))
-        if not kept:
-            del self._kept[size]
-            return []
-        self.cached -= size
-        return [(kept.pop(), size)]
+            for shelf in sorted(self._shelves.values(), key=lambda s: s.stamp):
+                while self.cached > limit and shelf.kept:
+                    drop.append((shelf.kept.pop(), shelf.size))
+                    self.cached -= shelf.size
+        for handle, size in drop: self._free(handle, size)
 
 
 class _Devices:

@@ -29,6 +29,7 @@ class DiskDevice(DeviceBase):
         try: return os.stat(self.path).st_size
         except OSError as e: raise DeviceError(f"{self.name}: {e.strerror}\n  try: a path from the folder you are in, {os.getcwd()}, or a full one") from e
 
+    def shelf(self, nbytes: int) -> _Map: return _Map(self, nbytes)
     def alloc(self, nbytes: int) -> memoryview:
         """Map the first `nbytes` of the file."""
         if nbytes == 0: return memoryview(bytearray())
@@ -49,6 +50,13 @@ class DiskDevice(DeviceBase):
     def copyout(self, dst: memoryview, handle: memoryview) -> None: dst[:] = handle[:dst.nbytes]
     def as_memoryview(self, handle: memoryview, nbytes: int, owner: Any = None) -> memoryview: return handle[:nbytes]
     def synchronize(self) -> None: pass
+
+
+class _Map:
+    """The first `nbytes` of the file, in the form of a Shelf."""
+    def __init__(self, device: DiskDevice, nbytes: int) -> None: self.device, self.nbytes = device, nbytes
+    def take(self) -> memoryview: return self.device.alloc(self.nbytes)
+    def give(self, handle: memoryview) -> None: self.device.free(handle, self.nbytes)
 
 
 DEVICE = DiskDevice

@@ -37,6 +37,11 @@ def new_storage(held: Any, device: str | None) -> Any:
     return storage_type(None, device, held.buf.dtype.is_float, held)
 
 
+def new_result(held: Any, device: str | None, chain: tuple) -> Any:
+    """A tensor that views a value that was computed, in a storage of its own. The Tensor layer puts a quicker one here."""
+    return new_tensor(new_storage(held, device), chain)
+
+
 def new_tensor(store: Any, chain: tuple) -> Any:
     """A tensor that views a storage."""
     t = object.__new__(tensor_type)

@@ -104,7 +104,13 @@ class Context(contextlib.ContextDecorator):
     def __exit__(self, *exc: object) -> None: _assign(self.saved.pop())
 
 
+version = object()
+"""Another object after each change of a variable."""
+
+
 def _assign(values: dict[str, Any]) -> None:
+    global version
+    version = object()
     for name, value in values.items():
         VARIABLES[name].value = value
         for tell in on_change: tell(name, value)

@@ -12,14 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 from glassgrad.device.device import Device
-from glassgrad.engine import capture, debug
+from glassgrad.engine import capture, context, debug
 from glassgrad.engine import realize as engine
-from glassgrad.engine.context import JIT, code_key
-from glassgrad.engine.replay import Call, Capture
+from glassgrad.engine.context import CHECK, JIT, code_key
+from glassgrad.engine.launch import write_launch
+from glassgrad.engine.replay import MISS, Call, Capture
 from glassgrad.engine.trace import trace
 from glassgrad.uop.errors import JitError
 
 MAX_CAPTURES = 64           # of one function; what was made first goes first
+WRITE_AT = 2                # replays: to write a launcher takes some ms
+MAX_LAUNCHES = 4            # are tried one after the other, about 0.3 us each
 UNSTABLE_CALLS = 2          # a function may change Python state once (it sets something up), not every time
 
 
@@ -33,6 +36,7 @@ class Jit:
         if not callable(fn): raise JitError(f"jit of a {type(fn).__name__}\n  only a function can be captured\n  try: @jit above a def")
         self.fn, self.roots = fn, roots or (lambda: [fn])
         self.captures: dict[Any, list[Capture]] = {}
+        self.launches: list[Callable[[tuple, dict[str, Any]], Any]] = []
         self.replays = self.traces = self.unstable = 0
         self._methods: dict[int, tuple[Callable[[], Any], Jit]] = {}
         functools.update_wrapper(self, fn, updated=())
@@ -58,6 +62,7 @@ class Jit:
     def reset(self) -> None:
         """Forget all captures: the next call traces."""
         self.captures.clear()
+        self.launches.clear()
         self._methods.clear()
         self.unstable = 0
 
@@ -67,14 +72,29 @@ class Jit:
         return bool(self.captures)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for launch in self.launches:
+            result = launch(args, kwargs)
+            if result is not MISS:
+                self.replays += 1
+                return result
         if not JIT.value or capture.is_tracing(): return self.fn(*args, **kwargs)   # inside another: part of it
         call = Call(self.name, args, kwargs)
         key = (call.key, capture.flags(), Device.DEFAULT, code_key())
         for c in self.captures.get(key, ()):
             if c.fits(call):
                 self.replays += 1
+                self._write_launch(c, call, args, kwargs)
                 return c.replay(call)
         with engine.lock: return self._trace(key, call, args, kwargs)
+
+    def _write_launch(self, c: Capture, call: Call, args: tuple, kwargs: dict[str, Any]) -> None:
+        """A launcher for what is replayed again and again; one that gave MISS since a setting has changed holds on."""
+        c.replays += 1
+        if debug.is_watching() or CHECK.value >= 2: return
+        if c.launch is not None: c.launch.__globals__["version"] = context.version
+        elif c.replays == WRITE_AT:
+            c.launch = write_launch(c, call, args, kwargs)
+            if c.launch is not None: self.launches = [c.launch, *self.launches[:MAX_LAUNCHES - 1]]
 
     def _trace(self, key: tuple, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         debug.say(1, lambda: f"jit: traces {self.name}{self._why(key)}")
@@ -91,7 +111,8 @@ class Jit:
         self.captures.setdefault(key, []).insert(0, made)
         if sum(map(len, self.captures.values())) > MAX_CAPTURES:
             oldest = next(iter(self.captures))
-            self.captures[oldest].pop()
+            gone = self.captures[oldest].pop().launch
+            self.launches = [launch for launch in self.launches if launch is not gone]
             if not self.captures[oldest]: del self.captures[oldest]
         return result
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from glassgrad import flow
-from glassgrad.device.buffer import Buffer
-from glassgrad.device.device import Device, DeviceBase, Launch, Slot
+from glassgrad.device.buffer import Buffer, owned
+from glassgrad.device.device import Device, DeviceBase, Launch, Replay, Slot
 from glassgrad.engine import cache, check, debug
 from glassgrad.engine.context import CHECK, DEBUG, VIZ, code_key
 from glassgrad.engine.counters import GlobalCounters
@@ -77,9 +77,10 @@ class Plan:
         self.memory = memory or _plan_temporaries(self)
         self.flops = sum(self.units[r.unit].flops for r in self.rows)
         self.bytes = sum(self.units[r.unit].bytes for r in self.rows)
-        self.out_facts = [(s.size, s.dtype, s.nbytes) for s in self.slots[inputs:inputs + outputs]]
+        self.out_facts = [(s.size, s.dtype, device.shelf(s.nbytes)) for s in self.slots[inputs:inputs + outputs]]
+        self.arena = device.shelf(self.memory.peak_bytes) if self.memory.peak_bytes else None
         self.donors = _find_donors(self)
-        self.replay: Any = None
+        self.replay: Replay | None = None
         self.recorded: int | None = None
         self.name = device.name
         self.key = ""                # of its entry on disk, if it has one
@@ -93,25 +94,29 @@ class Plan:
     def run(self, ins: Sequence[Buffer], vals: Sequence[int] = (), sites: Sequence[str | None] = (), given: Container[int] = ()) -> list[Buffer]:
         """Run on these inputs and values; gives the outputs. `sites` are the user lines that asked for each output; the memory of the
         inputs `given` (their numbers) may be overwritten: an output that can is computed there, and is that buffer."""
-        name, alloc, arena = self.name, self.device.alloc, None
+        name, arena = self.name, None
         handles = [b.handle for b in ins]
         outs = []
         taken = {o: i for o, i in self.donors.items() if i in given} if given and CHECK.value < 2 else {}
-        for k, (size, dtype, nbytes) in enumerate(self.out_facts):
-            out = ins[taken[k]] if k in taken else Buffer(name, size, dtype, handle=alloc(nbytes))
+        for k, (size, dtype, shelf) in enumerate(self.out_facts):
+            out = ins[taken[k]] if k in taken else owned(name, size, dtype, shelf)
             handles.append(out.handle)
             outs.append(out)
-        if self.memory.peak_bytes:
-            arena = Buffer(name, self.memory.peak_bytes, dtypes.uint8)
+        if self.arena is not None:
+            arena = owned(name, self.memory.peak_bytes, dtypes.uint8, self.arena)
             handles.append(arena.handle)
         if debug.is_watching() or CHECK.value >= 2: self._run_watched([*ins, *outs], handles, arena, vals, sites)
         else:
-            if self.replay is None: self.replay = self.device.graph(self._launches())
-            self.replay.run(handles, vals)
+            self.prepared().run(handles, vals)
             GlobalCounters.kernel_count += len(self.rows)
         GlobalCounters.global_ops += self.flops
         GlobalCounters.global_mem += self.bytes
         return outs
+
+    def prepared(self) -> Replay:
+        """The launches, ready to run on the handles of inputs, outputs and arena."""
+        if self.replay is None: self.replay = self.device.graph(self._launches())
+        return self.replay
 
     def _place(self, slot: int) -> Slot:
         known = self.inputs + self.outputs

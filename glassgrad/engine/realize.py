@@ -45,7 +45,7 @@ def shaped(leaf: UOp, shape: tuple[int, ...]) -> UOp:
 class Held:
     """A value that is memory and nothing else. Its node is made when someone asks: most results of a replay go straight into the next."""
     __slots__ = ("_node", "buf", "shape")
-    def __init__(self, buf: Buffer, shape: tuple[int, ...]) -> None: self.buf, self.shape, self._node = buf, shape, None
+    def __init__(self, buf: Buffer, shape: tuple[int, ...], node: UOp | None = None) -> None: self.buf, self.shape, self._node = buf, shape, node
     @property
     def is_known(self) -> bool:
         """Whether a node stands for it."""

@@ -16,6 +16,8 @@ from glassgrad.uop.ops import KeyArg, Ops
 from glassgrad.uop.uop import UOp
 
 
+MISS: Any = object()
+"""What a launcher gives for a call that it is not written for."""
 OWN_REFERENCES = 3          # to what one object holds: its own, the variable's that asks, getrefcount's
 
 
@@ -154,6 +156,8 @@ class Capture:
         self.numbers: dict[UOp, UOp] = {}                # variables of which the function used the value as a Python number
         self.random: tuple[bool, int, int] | None = None  # (absolute, seed, counter or its increase) after the call, if it changes
         self.fixed: list[tuple[Any, tuple[int, ...], DType]] = []   # storages that are inputs of every replay
+        self.replays = 0
+        self.launch: Callable[[tuple, dict[str, Any]], Any] | None = None
 
     def fits(self, call: Call) -> bool:
         """Whether all that is not in the key is as it was when the function was traced."""
@@ -177,8 +181,9 @@ class Capture:
         values: list[engine.Held] = []
         if recipe is not None:
             for place in self.dropped: place.put(None)
-            given = [k for k, f in self.donors if _is_nobody_elses(stores[f])] if self.donors else ()
-            ins = [self._memory(stores, f) if f.__class__ is int else f.memory for f in self.feeds]
+            self._hold(stores)
+            given = [k for k, f in self.donors if has_sole_memory(stores[f])] if self.donors else ()
+            ins = [stores[f].held.buf if f.__class__ is int else f.memory for f in self.feeds]
             with engine.lock: outs = recipe.run(ins, self._values(call) if self.values else (), (), given)
             values = [engine.Held(buf, shape) for buf, shape in zip(outs, self.shapes)]
         if self.random is not None: self._advance_random()
@@ -190,16 +195,12 @@ class Capture:
         for number, spec in self.grads: tensors[number]._grad = builder.build(spec)
         return builder.build(self.result)
 
-    def _memory(self, stores: list[Any], index: int) -> Buffer:
-        """The memory of an input; lazy inputs are computed first, all at once."""
-        store = stores[index]
-        if store.held is not None: return store.held.buf
-        leaf = leaf_under(store.value)
-        if leaf is None:
-            engine.realize(*[s.value for s in stores])
-            leaf = leaf_under(store.value)
-        assert leaf is not None, "a realized value has memory"
-        return leaf.memory
+    def _hold(self, stores: list[Any]) -> None:
+        """See to it that every input is known as memory; lazy inputs are computed first, all at once."""
+        todo = [stores[f] for f in self.feeds if f.__class__ is int and hold_memory(stores[f]) is None]
+        if todo: engine.realize(*[s.value for s in stores])
+        for s in todo: hold_memory(s)
+        for _, f in self.donors: _forget_node(stores[f])
 
     def _values(self, call: Call) -> list[int]:
         state = capture.random_state
@@ -216,12 +217,32 @@ class Capture:
         else: state.counter += counter
 
 
-def _is_nobody_elses(store: Any) -> bool:
-    """Whether the memory a storage holds is known to it alone: no node, no array, no other storage."""
+def hold_memory(store: Any) -> engine.Held | None:
+    """What a storage holds; None if its value has not been computed."""
+    if store.held is None:
+        value = store.value
+        leaf = leaf_under(value)
+        if leaf is not None: store.held = engine.Held(leaf.memory, value.shape, value)
+    return store.held
+
+
+def has_sole_memory(store: Any, more: int = 0) -> bool:
+    """Whether the memory a storage holds is known to it alone: no node, no array, no other storage. The caller has `more` references to
+    what is held and to its buffer."""
     held = store.held
     if held is None or store.is_known or held.is_known: return False
     buf = held.buf
-    return getrefcount(held) == getrefcount(buf) == OWN_REFERENCES and buf.base is None and buf.owner is None
+    return getrefcount(held) == getrefcount(buf) == OWN_REFERENCES + more and buf.shelf is not None
+
+
+def _forget_node(store: Any) -> None:
+    """Let go of the node that stands for a storage's memory if nobody else has it: the storage is about to hold something else."""
+    held = store.held
+    if held is None or not held.is_known or store._value is not held.node(): return
+    node = held.node()                        # references: the storage, what it holds, this name, getrefcount
+    leaf = node.src[0] if node.op is Ops.RESHAPE else node
+    if leaf.op is not Ops.BUFFER or getrefcount(node) != (4 if leaf is not node else 5) or (leaf is not node and getrefcount(leaf) != 3): return
+    store.hold(engine.Held(held.buf, held.shape))
 
 
 def leaf_under(value: UOp) -> UOp | None:

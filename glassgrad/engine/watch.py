@@ -20,6 +20,9 @@ MAX_OBJECTS = 100_000
 ARRAY_BYTES = 4096          # NumPy arrays up to here are compared by content
 
 
+Bind = Callable[[Any], str]
+
+
 class Place(NamedTuple):
     """Where a tensor is kept: value number `at` of a container."""
     box: Box
@@ -45,6 +48,15 @@ class Box:
 
     def read(self) -> list[Any]: raise NotImplementedError
     def write(self, index: int, value: Any) -> None: raise NotImplementedError
+    def text(self, index: int, bind: Bind) -> str:
+        """Python for a value now; it can be assigned to. `bind` gives names to objects."""
+        raise NotImplementedError
+    def checks(self, bind: Bind) -> list[str]:
+        """Python conditions that hold as long as all but the `free` values are the same objects."""
+        if not self.free: return [f"{bind(self.differs)}(None) is None"]
+        same = [f"{self.text(i, bind)} is {bind(v)}" for i, v in enumerate(self.before) if i not in self.free]
+        return [*self.shape_checks(bind), *same]
+    def shape_checks(self, bind: Bind) -> list[str]: return []
     def differs(self, describe: Callable[[Any], Any]) -> int | None:
         """The first value that is another than at the snapshot, or None; a number beyond them all if there are more or fewer."""
         now = self.read()
@@ -60,17 +72,23 @@ class Box:
 
 class Fields(Box):
     """The attributes of an object, or the items of a dict."""
+    def text(self, index: int, bind: Bind) -> str: return f"{bind(self.owner)}[{bind(self.names[index])}]"
+    def shape_checks(self, bind: Bind) -> list[str]: return [f"[*{bind(self.owner)}] == {bind(self.names)}"]
+    def checks(self, bind: Bind) -> list[str]:
+        if self.free: return super().checks(bind)
+        return [*self.shape_checks(bind), f"all(map(is_, {bind(self.owner)}.values(), {bind(self.before)}))"]
     def read(self) -> list[Any]:
         owner = self.owner
         return list(owner.values()) if [*owner] == self.names else [*owner.values(), MISSING]    # other keys: another length
     def differs(self, describe: Callable[[Any], Any]) -> int | None:
-        now = self.owner.values()
-        return None if len(now) == len(self.before) and all(map(is_, now, self.before)) else super().differs(describe)
+        return None if [*self.owner] == self.names and all(map(is_, self.owner.values(), self.before)) else super().differs(describe)
     def write(self, index: int, value: Any) -> None: self.owner[self.names[index]] = value
 
 
 class Names(Box):
     """Some of the names of a module."""
+    def text(self, index: int, bind: Bind) -> str: return f"{bind(self.owner)}[{self.names[index]!r}]"
+    def checks(self, bind: Bind) -> list[str]: return _each(self, bind)
     def read(self) -> list[Any]:
         get = self.owner.get
         return [get(n, MISSING) for n in self.names]
@@ -79,18 +97,37 @@ class Names(Box):
 
 class Attributes(Box):
     """Named attributes, one object or class."""
+    def text(self, index: int, bind: Bind) -> str: return f"{bind(self.owner)}.{self.names[index]}"
+    def checks(self, bind: Bind) -> list[str]: return _each(self, bind)
     def read(self) -> list[Any]: return [getattr(self.owner, n, MISSING) for n in self.names]
+    def write(self, index: int, value: Any) -> None: setattr(self.owner, self.names[index], value)
+
+
+class ClassNames(Names):
+    """Names in the body of a class, as they stand there: to get a class method makes a new object each time."""
+    def read(self) -> list[Any]: return [vars(self.owner).get(n, MISSING) for n in self.names]
+    def text(self, index: int, bind: Bind) -> str: return f"{bind(self.owner)}.{self.names[index]}"
+    def checks(self, bind: Bind) -> list[str]:
+        body = bind(vars(self.owner))
+        return [f"{body}[{n!r}] is {bind(v)}" for i, (n, v) in enumerate(zip(self.names, self.before)) if i not in self.free]
     def write(self, index: int, value: Any) -> None: setattr(self.owner, self.names[index], value)
 
 
 class Items(Box):
     """The items of a list."""
+    def text(self, index: int, bind: Bind) -> str: return f"{bind(self.owner)}[{index}]"
+    def shape_checks(self, bind: Bind) -> list[str]: return [f"len({bind(self.owner)}) == {len(self.before)}"]
+    def checks(self, bind: Bind) -> list[str]:
+        if self.free: return super().checks(bind)
+        return [*self.shape_checks(bind), f"all(map(is_, {bind(self.owner)}, {bind(self.before)}))"]
     def read(self) -> list[Any]: return list(self.owner)
     def write(self, index: int, value: Any) -> None: self.owner[index] = value
 
 
 class Cell(Box):
     """One variable of a closure."""
+    def text(self, index: int, bind: Bind) -> str: return f"{bind(self.owner)}.cell_contents"
+    def checks(self, bind: Bind) -> list[str]: return _each(self, bind)
     def read(self) -> list[Any]:
         try: return [self.owner.cell_contents]
         except ValueError: return [MISSING]
@@ -109,8 +146,16 @@ class Array(Box):
 
 class Grads(Box):
     """The gradients of all tensors seen, in one box."""
+    def text(self, index: int, bind: Bind) -> str: return f"{bind(self.owner[index])}._grad"
+    def checks(self, bind: Bind) -> list[str]: return _each(self, bind)
     def read(self) -> list[Any]: return [t._grad for t in self.owner]
     def write(self, index: int, value: Any) -> None: self.owner[index]._grad = value
+
+
+def _each(box: Box, bind: Bind) -> list[str]:
+    """Conditions value by value, where none is missing."""
+    if any(v is MISSING for v in box.before): return [f"{bind(box.differs)}(None) is None"] if not box.free else ["False"]
+    return [f"{box.text(i, bind)} is {bind(v)}" for i, v in enumerate(box.before) if i not in box.free]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -212,7 +257,7 @@ class Watch:
             if (id(c) in self._seen and c is not cls) or not is_users(c.__module__): continue
             self._seen.add(id(c))
             names = [n for n, v in vars(c).items() if not n.startswith("__") or isinstance(v, types.FunctionType)]
-            self.boxes.append(Attributes(c, names, f"{c.__name__}'s attribute"))
+            self.boxes.append(ClassNames(c, names, f"{c.__name__}'s attribute"))
             for n in names:
                 v = vars(c)[n]
                 self._todo.append(v.fget if isinstance(v, property) else getattr(v, "__func__", v))

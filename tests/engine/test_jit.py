@@ -328,6 +328,24 @@ def test_attributes_lists_and_small_arrays_are_watched():
     assert not f.captured
 
 
+def test_static_and_class_methods_are_the_same_at_every_call():
+    class Model:
+        def __init__(self): self.w = Tensor(X)
+        @staticmethod
+        def double(x): return x * 2
+        @classmethod
+        def triple(cls, x): return cls.double(x) + x
+        @property
+        def weight(self): return self.w
+        def __call__(self, x): return self.triple(x) + self.weight
+    m = Model()
+    f = jit(lambda x: m(x))
+    for i in range(5): eq(f(Tensor(X + i)), (X + i) * 3 + X)
+    assert counts(f) == (1, 4)
+    Model.double = staticmethod(lambda x: x * 4)
+    for _ in range(2): eq(f(Tensor(X)), X * 6)
+
+
 def test_a_tensor_replaced_by_another_is_seen():
     class Model:
         def __init__(self): self.w = Tensor(X)
@@ -572,7 +590,8 @@ def test_an_old_value_that_is_returned_is_kept():
     for k, old in enumerate(kept): eq(old, X + k)
 
 
-def test_an_interrupted_replay_leaves_weights_in_memory(monkeypatch):
+@pytest.mark.parametrize("has_launcher", [False, True])
+def test_an_interrupted_replay_leaves_weights_in_memory(monkeypatch, has_launcher):
     """Ctrl-C after the kernels ran: a weight holds its value before or after the step, never memory that is nobody's."""
     w = Tensor(X).realize()
     def step(x):
@@ -580,12 +599,18 @@ def test_an_interrupted_replay_leaves_weights_in_memory(monkeypatch):
         return (w * 2).sum()
     f, one = jit(step), Tensor(np.ones_like(X)).realize()
     for _ in range(3): f(one)
-    kind = type(Device["CPU"].graph([]))
-    run = kind.run
-    def interrupted(self, *args):
-        run(self, *args)
-        raise KeyboardInterrupt
-    monkeypatch.setattr(kind, "run", interrupted)
+    replay = Device["CPU"].graph([])
+    def interrupted(run):
+        def fn(*args):
+            run(*args)
+            raise KeyboardInterrupt
+        return fn
+    monkeypatch.setattr(type(replay), "run", interrupted(type(replay).run))
+    assert len(f.launches) == 1
+    if has_launcher:
+        names = f.launches[0].__globals__
+        for name in [n for n, x in names.items() if x is replay.quick.call]: monkeypatch.setitem(names, name, interrupted(replay.quick.call))
+    else: f.launches.clear()
     with pytest.raises(KeyboardInterrupt): f(one)
     monkeypatch.undo()
     assert w._storage.held.buf.is_allocated
