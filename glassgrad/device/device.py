@@ -160,7 +160,7 @@ class Shelf:
 
 
 class CachingAllocator:
-    """Keeps freed memory for the next request of the same (rounded) size, up to a bound; the size that was not freed for longest goes first."""
+    """Keeps freed memory for the next request of the same (rounded) size, up to a bound. What was not freed for longest goes first."""
 
     def __init__(self, name: str, alloc: Callable[[int], Handle], free: Callable[[Handle, int], None], limit: int | None = None) -> None:
         self.name, self._alloc, self._free = name, alloc, free

@@ -36,8 +36,8 @@ MAX_LINES = 2000            # of a larger graph the kernels take so long that th
 MANY = 4                    # storages, compared each with each
 QUICK_BYTES, QUICK_FLOPS = 1 << 18, 100_000        # up to some 30 us the kernels may hold Python's lock: to give it away costs more
 WORD = 0xFFFFFFFFFFFFFFFF
-NAMES = {"MISS": MISS, "Held": engine.Held, "owned": owned, "has_sole_memory": has_sole_memory, "hold_memory": hold_memory, "capture": capture, "context": context,
-         "counters": GlobalCounters, "devices": Device, "is_": is_, "lock": engine.lock}
+NAMES = {"MISS": MISS, "Held": engine.Held, "owned": owned, "has_sole_memory": has_sole_memory, "hold_memory": hold_memory, "is_": is_,
+         "capture": capture, "context": context, "counters": GlobalCounters, "devices": Device, "lock": engine.lock}
 
 
 class Unfit(Exception):
@@ -98,8 +98,8 @@ class _Writer:
     def write(self, args: tuple, kwargs: dict[str, Any]) -> Callable[[tuple, dict[str, Any]], Any]:
         c = self.capture
         if c.recipe is None or c.recipe.single is None or c.recipe.picks is not None or self.call.variables: raise Unfit
-        self.miss(f"len(args) != {len(args)}", f"len(kwargs) != {len(kwargs)}", "capture.current is not None", "context.version is not version",
-                  "Tensor.training is not training", f"devices._default != {Device.DEFAULT!r}")
+        self.miss(f"len(args) != {len(args)}", f"len(kwargs) != {len(kwargs)}", "capture.current is not None",
+                  "context.version is not version", "Tensor.training is not training", f"devices._default != {Device.DEFAULT!r}")
         for i, x in enumerate(args): self.argument(x, f"args[{i}]")
         for k in sorted(kwargs): self.argument(kwargs[k], f"kwargs[{k!r}]")
         self.guard_identities()
@@ -149,7 +149,8 @@ class _Writer:
 
     def guard_view(self, t: str, chain: tuple, requires_grad: bool | None) -> str:
         """The storage of a tensor that views it so."""
-        self.miss(f"{t}.__class__ is not Tensor", f"{t}._chain != {self.bind(chain) if chain else ()}", f"{t}._requires_grad is not {requires_grad}")
+        links = self.bind(chain) if chain else "()"
+        self.miss(f"{t}.__class__ is not Tensor", f"{t}._chain != {links}", f"{t}._requires_grad is not {requires_grad}")
         return self.new("s", f"{t}._storage")
 
     def guard_store(self, s: str, shape: tuple[int, ...], dtype: DType) -> None:
@@ -212,7 +213,8 @@ class _Writer:
         replay = plan.prepared()
         if replay.quick is not None and plan.bytes <= QUICK_BYTES and plan.flops <= QUICK_FLOPS:
             q = replay.quick
-            self.add(f"{self.bind(q.call)}({self.bind(q.pack)}({', '.join([str(q.first), *handles[:q.n_handles], *values[:q.n_vals]])}))")
+            words = ", ".join([str(q.first), *handles[:q.n_handles], *values[:q.n_vals]])
+            self.add(f"{self.bind(q.call)}({self.bind(q.pack)}({words}))")
         else: self.add(f"with lock: {self.bind(replay)}.run([{', '.join(handles)}], [{', '.join(values)}])")
         self.add(f"counters.kernel_count += {len(plan.rows)}; counters.global_ops += {plan.flops}; counters.global_mem += {plan.bytes}")
         if c.random is not None:
