@@ -78,6 +78,12 @@ def schedule(graph: UOp, target: Target, check: bool = False) -> list[KernelCall
     return kernels.cut_kernels(run_passes("tensor graph", TENSOR_FLOW, graph, target, check))
 
 
+def up_to(name: str, ast: UOp, target: Target) -> UOp:
+    """A kernel as the pass `name` gets it."""
+    names = [p.name for p in get_rewrites_for_renderer(target)]
+    return run_passes("kernel", get_rewrites_for_renderer(target)[:names.index(name)], ast, target)
+
+
 def lower(ast: UOp, target: Target, name: str = "kernel", check: bool = False) -> Program:
     """The instructions of one kernel for `target`."""
     graph = run_passes("kernel", get_rewrites_for_renderer(target), ast, target, check)
@@ -89,7 +95,8 @@ def lower(ast: UOp, target: Target, name: str = "kernel", check: bool = False) -
     outs = tuple(sorted({base(n.src[0]).arg.slot for n in uops if n.op is Ops.STORE and base(n.src[0]).op is Ops.PARAM}))
     ins = tuple(sorted({base(n.src[0]).arg.slot for n in uops if n.op is Ops.LOAD and base(n.src[0]).op is Ops.PARAM}))
     flops, moved = count_work(ast)
-    return Program(name, uops, params, dims[0], dims[1], outs, ins, flops, moved, find_reuses(uops))
+    cycles = graph.arg.cycles if graph.arg is not None else 0.0
+    return Program(name, uops, params, dims[0], dims[1], outs, ins, flops, moved, find_reuses(uops), cycles)
 
 
 def base(buf: UOp) -> UOp:

@@ -66,12 +66,14 @@ def seconds(t: float) -> str:
 
 
 def kernel_ran(name: str, device: str, start: float, end: float, nbytes: int, flops: int, sites: Sequence[str] = (),
-               recorded: int | None = None, note: str = "") -> None:
-    """One launch is complete: count it, keep the event (`recorded`: under that number of VIZ's record), print the line."""
+               recorded: int | None = None, note: str = "", predicted: float = 0.0) -> None:
+    """One launch is complete: count it, keep the event (`recorded`: under that number of VIZ's record), print the line. `predicted` are the
+    seconds the cost model expected, if it was asked."""
     took = max(end - start, 1e-9)
     GlobalCounters.time_sum_s += took
     events.append(Event(name, device, start, end, nbytes, flops))
-    if record.recorder is not None: record.recorder.launch(name if recorded is None else recorded, start, end, nbytes, flops, device)
+    if record.recorder is not None: record.recorder.launch(name if recorded is None else recorded, start, end, nbytes, flops, device, predicted)
+    if predicted: note += f", predicted {seconds(predicted)}"
     if DEBUG.value >= 2:
         speed = f"{human(flops / took, 'FLOP/s'):>12} {human(nbytes / took, 'B/s'):>10}"
         where = sites[0] if sites else ""

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from glassgrad import flow
 from glassgrad.device.buffer import Buffer, owned
 from glassgrad.device.device import Device, DeviceBase, Launch, Replay, Slot
-from glassgrad.engine import cache, check, debug
-from glassgrad.engine.context import CHECK, DEBUG, VIZ, code_key
+from glassgrad.engine import beam, cache, check, debug
+from glassgrad.engine.context import BEAM, CHECK, DEBUG, VIZ, code_key
 from glassgrad.engine.counters import GlobalCounters
-from glassgrad.engine.limits import limits_of
+from glassgrad.engine.limits import Limits, limits_of
 from glassgrad.engine.memory import ALIGN_BYTES, Life, MemoryPlan, plan_memory
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
@@ -45,8 +45,8 @@ class Unit:
 
     `prog` is the device's handle, loaded at first use; `recorded` VIZ's number.
     """
-    __slots__ = ("binary", "buffers", "bytes", "flops", "grid", "local", "name", "outs", "prog", "recorded", "reuses", "source")
-    FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "reuses")
+    __slots__ = ("binary", "buffers", "bytes", "cycles", "flops", "grid", "local", "name", "outs", "prog", "recorded", "reuses", "source")
+    FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "reuses", "cycles")
 
     def __init__(self, binary: bytes, source: str | None = None, **facts: Any) -> None:
         self.binary, self.source, self.prog, self.recorded = binary, source, None, None
@@ -149,11 +149,20 @@ class Plan:
             end = time.perf_counter()
             GlobalCounters.kernel_count += 1
             asked = [sites[s - self.inputs] for s in row.bufs if self.inputs <= s < self.inputs + len(sites)]
-            limits = limits_of(device) if DEBUG.value >= 2 else None
-            least = limits.least_seconds(unit.flops, unit.bytes) if limits is not None else 0.0
-            note = f"{least / max(end - start, least):4.0%} of limit" if least else ""
-            debug.kernel_ran(row.name, device.name, start, end, unit.bytes, unit.flops, [*filter(None, asked), *row.sites], unit.recorded, note)
+            limits = limits_of(device) if DEBUG.value >= 2 or VIZ.value else None
+            note, predicted = "", 0.0
+            if limits is not None:
+                least = limits.least_seconds(unit.flops, unit.bytes)
+                if unit.cycles: predicted = self._predict(row, limits)
+                note = f"{least / max(end - start, least):4.0%} of limit"
+            debug.kernel_ran(row.name, device.name, start, end, unit.bytes, unit.flops, [*filter(None, asked), *row.sites], unit.recorded, note,
+                             predicted)
             if checking is not None: checking()
+
+    def _predict(self, row: Row, limits: Limits) -> float:
+        unit = self.units[row.unit]
+        written = sum(self.slots[row.bufs[o]].nbytes for o in unit.outs)
+        return limits.predict(unit.cycles, max(unit.bytes - written, 0), written, unit.grid[0], self.device.target)
 
     def _views(self, row: Row, known: list[Buffer], arena: Buffer | None) -> list[Buffer]:
         out = []
@@ -322,6 +331,8 @@ def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
     key = (ast, device.target, code_key())
     unit = _units.get(key)
     if unit is None:
+        if BEAM.value > 0 and device.is_hardware:
+            ast = beam.search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
         unit = _read_unit(ast, device) or _compile(ast, device, name)
         if len(_units) >= MAX_UNITS: _units.pop(next(iter(_units)))
         _units[key] = unit
@@ -351,7 +362,7 @@ def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
         recorder.kernel_end(name)
     unit = Unit(binary, source, name=program.name, grid=program.grid, local=program.local,
                 buffers=sum(p.kind == "buffer" for p in program.params), outs=program.outs, flops=program.flops, bytes=program.bytes,
-                reuses=program.reuses)
+                reuses=program.reuses, cycles=program.cycles)
     unit.recorded = number
     disk = _disk(ast, device)
     if disk is not None: disk.put(_key("program", ast, device.target), unit.facts(), [binary])

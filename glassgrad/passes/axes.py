@@ -37,6 +37,7 @@ class Statement:
     free: frozenset[UOp]
     accesses: list[Access] = field(default_factory=list)
     flops: int = 0
+    others: int = 0             # operations on integers that are no places
     @property
     def axes(self) -> frozenset[UOp]: return self.free | frozenset(self.own)
     @property
@@ -78,6 +79,7 @@ class Kernel:
             if own and not (self.free[m] & own): continue
             if m in self.accesses: s.accesses.append(self.accesses[m])
             elif m.op.is_alu and m.dtype.is_float: s.flops += m.op.cost
+            elif m.op.is_alu and m.dtype is not dtypes.int64 and not m.dtype.is_bool: s.others += m.op.cost
         return s
 
     def bytes(self, a: Access) -> int:

@@ -25,11 +25,11 @@ FAR = 256             # bytes between the rows of an operand that no prefetcher 
 def lane_cost(s: Statement, lane: UOp | None, target: Target) -> float:
     """Cycles of all turns of a statement when `lane` is its SIMD axis."""
     if lane is None or lane not in s.axes:
-        return s.trips * (max(len(s.accesses), 1) + s.flops)
+        return s.trips * (max(len(s.accesses), 1) + s.flops + s.others)
     lanes = lane_width(size(lane), target)
     waste = math.ceil(size(lane) / lanes) * lanes / size(lane)
     steps = {0: 0.7, 1: 1.0, 2: 3.0, None: GATHER * 1.3 * lanes}
-    per = sum(steps.get(a.step(lane), GATHER * lanes) for a in s.accesses) + s.flops
+    per = sum(steps.get(a.step(lane), GATHER * lanes) for a in s.accesses) + s.flops + s.others
     cost = s.trips * waste * max(per, 0.5) / lanes
     if s.node.op is Ops.REDUCE and lane in s.own:
         cost += math.prod(size(r) for r in s.free) * 2.5 * math.log2(lanes)
@@ -69,15 +69,15 @@ def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
     return want
 
 
-def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int]) -> tuple[float, dict[UOp, int]]:
+def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int], is_free: bool = True) -> tuple[float, dict[UOp, int]]:
     """(cycles, factors): the tile over up to two axes around a reduction (the SIMD axis counts in vectors) that makes it cheapest.
 
-    `fixed` are factors that other statements have chosen already.
+    `fixed` are factors that other statements have chosen already; no others are added unless `is_free`.
     """
     lanes = lane_width(size(lane), target) if lane is not None else 1
     around = sorted((r for r in s.free if r.arg.kind == "LOOP" and r not in fixed), key=lambda r: r.arg.id)
     extent = {r: size(r) // lanes if r is lane else size(r) for r in around}
-    ways = [r for r in around if extent[r] > 1 and any(not a.depends(r) for a in s.accesses)]
+    ways = [r for r in around if extent[r] > 1 and any(not a.depends(r) for a in s.accesses)] if is_free else []
     given = {r: f for r, f in fixed.items() if r in s.free}
     staged = {a.node: panel_fill(a, s, lane, target) for a in s.accesses} if lane is not None and lane in s.free else {}
     turns, unrolled = chain(s, [a for a in s.accesses if staged.get(a.node) is None])

@@ -18,7 +18,8 @@ from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, i
 from glassgrad.passes.kernels import stage
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
-from glassgrad.uop.ops import Ops
+from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.ops import Ops, Tiling
 from glassgrad.uop.uop import UOp, substitute
 
 GRAIN = 1 << 15       # operations below which a kernel stays on one thread
@@ -36,17 +37,26 @@ def tile(sink: UOp, target: Target) -> UOp:
     if any(n.op in (Ops.SORT, Ops.SCAN) or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in sink.toposort()):
         return parallel(Kernel(sink), target)
     k = merge_axes(Kernel(sink))
-    return parallel(registers_and_lanes(k, target) if target.lanes > 1 else k, target)
+    return parallel(registers_and_lanes(k, target, sink.arg or Tiling()) if target.lanes > 1 else k, target)
 
 
 # ---- registers and lanes ---------------------------------------------------------------------------------------------------------
-def registers_and_lanes(k: Kernel, target: Target) -> Kernel:
-    """Choose the SIMD axes, then register tiles for what is reused or long."""
-    if k.root.op is not Ops.END: return own_lanes(k, target)
-    best = make_plan(k, target)
-    if best.cost > 1.15 * least_cycles(k, target) and (flat := flat_output(k)) is not None:
-        best = min(best, make_plan(Kernel(flat), target), key=lambda p: p.cost)
-    return own_lanes(best.apply(target), target)
+def registers_and_lanes(k: Kernel, target: Target, asked: Tiling) -> Kernel:
+    """Choose the SIMD axes, then register tiles for what is reused or long; the kernel that comes back has its whole Tiling as arg."""
+    if k.root.op is not Ops.END:
+        return own_lanes(with_tiling(k, asked._replace(cycles=sum(best_lane(s, s.own, target)[0] for s in k.statements))), target)
+    best, is_flat = None if asked.flat else make_plan(k, target, asked), False
+    if best is None or asked.flat is None and best.cost > 1.15 * least_cycles(k, target):
+        flat = flat_output(k)
+        if flat is None and best is None: raise CompilerBug("tile: a tiling asks for short rows that count on, the kernel has none")
+        other = make_plan(Kernel(flat), target, asked) if flat is not None else None
+        if best is None or other is not None and other.cost < best.cost: best, is_flat = other, True
+    return own_lanes(with_tiling(best.apply(target), best.tiling(is_flat, asked.chunks or CHUNKS)), target)
+
+
+def with_tiling(k: Kernel, tiling: Tiling) -> Kernel:
+    """The kernel with a note of what was chosen."""
+    return Kernel(k.sink.replace(arg=tiling))
 
 
 def lines_across(k: Kernel, lane: UOp) -> UOp | None:
@@ -69,6 +79,12 @@ class Plan:
     panels: list[UOp]
     rows: list[UOp]
     unrolled: list[UOp]
+    vectors: int                # along the SIMD axis, where no register tile says
+
+    def tiling(self, is_flat: bool, chunks: int) -> Tiling:
+        """The choices, spelled out."""
+        tiles = tuple(sorted((r.arg.id, f) for r, f in self.tiles.items()))
+        return Tiling(-1 if self.lane is None else self.lane.arg.id, tiles, bool(self.panels), is_flat, self.vectors, chunks, self.cost)
 
     def apply(self, target: Target) -> Kernel:
         """The kernel with those axes split."""
@@ -80,7 +96,7 @@ class Plan:
             tiled = any(is_contraction(s) and lane in s.free for s in k.statements)
             across = lines_across(k, lane) if len(k.statements) == 1 else None
             if across is not None: table[across] = split_over(k, across, LINE, "LOOP")
-            vectors = self.tiles.get(lane, 1) if tiled else 1 if across is not None else elementwise_vectors(k, lane, target)
+            vectors = self.tiles.get(lane, 1) if tiled else 1 if across is not None else self.vectors
             table[lane], block = split_lane(k, lane, vectors, target, self.block(vectors, target))
         memo: dict[UOp, UOp] = dict(table)
         sink = replace_axes(k.sink, memo)
@@ -123,8 +139,8 @@ def flat_output(k: Kernel) -> UOp | None:
     return None
 
 
-def make_plan(k: Kernel, target: Target) -> Plan:
-    """The cheapest SIMD axis of a kernel's store with what goes with it."""
+def make_plan(k: Kernel, target: Target, asked: Tiling) -> Plan:
+    """The cheapest SIMD axis of a kernel's store with what goes with it, where the tiling does not ask for something."""
     root = next(s for s in k.statements if s.node is k.root)
     inner = sorted((s for s in k.statements if is_contraction(s)), key=lambda s: -s.trips)
     plain = [s for s in k.statements if s not in inner]
@@ -132,22 +148,26 @@ def make_plan(k: Kernel, target: Target) -> Plan:
     def plan(lane: UOp | None) -> Plan:
         cost = sum(lane_cost(s, lane, target) if lane is not None and lane in s.axes
                    else best_lane(s, s.own if s is not root else (), target)[0] for s in plain)
-        tiles: dict[UOp, int] = {}
+        tiles = {} if asked.tiles is None else {r: f for r in root.own for number, f in asked.tiles if number == r.arg.id}
         panels: list[UOp] = []
         rows: list[UOp] = []
         unrolled: list[UOp] = []
         for s in inner:
             own = lane if lane in s.axes else best_lane(s, s.own, target)[1]
-            cycles, tile = register_tile(s, own, target, tiles)
+            cycles, tile = register_tile(s, own, target, tiles, asked.tiles is None)
             tiles |= tile
             cost += cycles * (1.0 if lane in s.axes else thrash(s, target))
             if lane is None or lane not in s.free: continue
-            panels += [a.node for a in s.accesses if wants_panel(a, s, lane, tiles, target)]
+            panels += [a.node for a in s.accesses if (wants_panel(a, s, lane, tiles, target) if asked.panels is None
+                                                      else asked.panels and a.step(lane) != 0 and may_stage(a, s))]
             rows += [a.node for a in s.accesses
                      if a.step(lane) == 0 and may_stage(a, s) and is_far(a, s, all) and any(r in tiles for r in a.coef)]
             if chain(s, [a for a in s.accesses if a.node not in panels])[1] > 1: unrolled.append(s.own[-1])
-        return Plan(k, cost, lane, tiles, panels, rows, unrolled)
-    return min((plan(r) for r in (*(r for r in reversed(root.own) if size(r) > 1), None)), key=lambda p: p.cost)
+        vectors = asked.vectors or (elementwise_vectors(k, lane, target) if lane is not None else 1)
+        return Plan(k, cost, lane, tiles, panels, rows, unrolled, vectors)
+    lanes = [r for r in (*(r for r in reversed(root.own) if size(r) > 1), None) if asked.lane in (None, -1 if r is None else r.arg.id)]
+    if not lanes: raise CompilerBug(f"tile: a tiling asks for vectors along axis {asked.lane}, which the kernel does not have")
+    return min(map(plan, lanes), key=lambda p: p.cost)
 
 
 def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | None, target: Target) -> Kernel:
@@ -253,7 +273,7 @@ def parallel(k: Kernel, target: Target) -> UOp:
     # the axis of a SCAN goes innermost: the running value starts anew for each place on the other axes
     order = sorted(root.own, key=lambda r: (r in scanned, r.arg.kind != "GLOBAL" and r not in outer, -sum(r in f for f in shared)))
     kinds: dict[UOp, UOp] = {}
-    work = sum(s.trips * (s.flops + len(s.accesses)) for s in k.statements)
+    work = sum(s.trips * (s.flops + s.others + len(s.accesses)) for s in k.statements)
     if target.has_grid:
         threads = 1
         for r in reversed(outer):
@@ -268,7 +288,7 @@ def parallel(k: Kernel, target: Target) -> UOp:
         for r in outer:
             kinds[r] = k.new_range(size(r), "GLOBAL")
             count *= size(r)
-            if count >= CHUNKS: break
+            if count >= ((sink.arg and sink.arg.chunks) or CHUNKS): break
     sink = sink.replace(src=(k.root.replace(src=(k.root.src[0], *order)),))
     return replace_axes(sink, kinds) if target.has_grid else substitute((sink,), kinds)[0]
 

@@ -26,7 +26,8 @@ class Program:
     """A kernel as a device gets it.
 
     `outs` and `ins` are the slots written and read; `reuses` has the pairs of them (written, read) that may be the same memory.
-    `grid` counts workgroups (on a CPU grid[0] is the number of gidx0 values), `local` the threads in one.
+    `grid` counts workgroups (on a CPU grid[0] is the number of gidx0 values), `local` the threads in one; `cycles` is what the cost
+    model expects of one core, 0 where it was not asked.
     """
     name: str
     uops: Sequence[UOp]
@@ -38,6 +39,7 @@ class Program:
     flops: int = 0
     bytes: int = 0
     reuses: tuple[tuple[int, int], ...] = ()
+    cycles: float = 0.0
 
     def is_alone(self, slot: int) -> bool:
         """Whether no other slot is ever the same memory."""

@@ -103,6 +103,16 @@ class RangeArg(NamedTuple):
 class ScratchArg(NamedTuple):
     """Memory inside a kernel: `space` is "private" (one thread's) or "shared" (one workgroup's)."""
     id: int; size: int; space: str
+class Tiling(NamedTuple):
+    """What a kernel's loops become, as the arg of its SINK: what is None the cost model chooses, and fills in together with `cycles`, what it
+    expects of one core. Axes are the numbers of their RangeArg once adjacent ones are merged.
+
+    lane: the SIMD axis of the store, -1 for none; tiles: (axis, factor) of register tiles, the SIMD axis counted in vectors; panels: whether
+    operands are copied into reading order; flat: whether short rows are counted on into the next; vectors: in a turn of a loop without reuse;
+    chunks: pieces of work at least.
+    """
+    lane: int | None = None; tiles: tuple[tuple[int, int], ...] | None = None; panels: bool | None = None; flat: bool | None = None
+    vectors: int | None = None; chunks: int | None = None; cycles: float = 0.0
 class SpecialArg(NamedTuple):
     """A hardware index: "gidx0".."gidx2" for workgroups (chunks on a CPU), "lidx0".."lidx2" for threads in one; 0 <= value < size."""
     name: str; size: int

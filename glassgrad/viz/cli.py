@@ -62,8 +62,8 @@ def kernels_table(r: Recorder) -> str:
     def source(k: dict[str, Any]) -> str:
         return " ".join(k["sites"][:2]) + (f"  failed: {k['error'].splitlines()[0]}" if k["error"] else "")
     return table([[k["id"], k["name"], k["runs"], k["seconds"] * 1e3, 100 * k["seconds"] / total, k.get("gflops"), k.get("gbytes"),
-                   k["passes"], source(k)] for k in rows],
-                 ["id", "kernel", "runs", "ms", "%", "GFLOP/s", "GB/s", "passes", "from"])
+                   k["predicted"] and k["predicted"] * 1e3, k["passes"], source(k)] for k in rows],
+                 ["id", "kernel", "runs", "ms", "%", "GFLOP/s", "GB/s", "predicted", "passes", "from"])
 
 
 def schedules_table(r: Recorder) -> str:

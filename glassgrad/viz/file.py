@@ -15,10 +15,10 @@ from glassgrad.uop.errors import FileError
 from glassgrad.viz import views
 from glassgrad.viz.record import Call, Fired, Group, Limits, Recorder, Row, Step
 
-FORMAT = 1
+FORMAT = 2
 BYTES_LIMIT = 1 << 30       # of a record, unpacked
 _TEXTS = views.TEXTS
-_NUMBERS = ("runs", "seconds", "bytes", "flops", "began", "took", "schedule", "lost")
+_NUMBERS = ("runs", "seconds", "bytes", "flops", "began", "took", "schedule", "lost", "predicted")
 
 
 def _group_data(g: Group) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class Group:
         self.error: str | None = None
         self.runs, self.seconds, self.fastest, self.bytes, self.flops = 0, 0.0, float("inf"), 0, 0
         self.began, self.took, self.schedule, self.lost = 0.0, 0.0, -1, 0
+        self.predicted = 0.0    # seconds of a launch by the cost model, 0 where it was not asked
         self.inside = 0.0   # of a schedule's time, what went into compiling its kernels
         self.numbers: weakref.WeakKeyDictionary[UOp, int] = weakref.WeakKeyDictionary()
 
@@ -306,8 +307,9 @@ class Recorder:
         g = self.groups.get(schedule)
         if g is not None: g.runs += 1
 
-    def launch(self, kernel: str | int, t0: float, t1: float, bytes: int = 0, flops: int = 0, device: str = "CPU") -> None:
-        """A kernel, a copy or a captured graph ran from t0 to t1 on a device."""
+    def launch(self, kernel: str | int, t0: float, t1: float, bytes: int = 0, flops: int = 0, device: str = "CPU",
+               predicted: float = 0.0) -> None:
+        """A kernel, a copy or a captured graph ran from t0 to t1 on a device; `predicted` seconds by the cost model."""
         g = self._find(kernel)
         if g is not None:
             g.runs += 1
@@ -315,6 +317,7 @@ class Recorder:
             if t1 - t0 < g.fastest: g.fastest = t1 - t0
             if bytes: g.bytes = bytes
             if flops: g.flops = flops
+            if predicted: g.predicted = predicted
         self._span(device, kernel if isinstance(kernel, str) else g.name if g else f"#{kernel}", g.id if g else -1,
                    t0 - self.origin, t1 - self.origin, bytes, flops)
 

@@ -51,7 +51,7 @@ def kernel_row(g: Group) -> dict[str, Any]:
         rates = {"gflops": g.flops / g.fastest / 1e9, "gbytes": g.bytes / g.fastest / 1e9}
     return {"id": g.id, "name": g.name, "runs": g.runs, "seconds": g.seconds, "fastest": g.fastest if g.runs else None,
             "bytes": g.bytes, "flops": g.flops, "sites": list(g.sites), "schedule": g.schedule, "took": g.took,
-            "passes": len(g.steps), "error": g.error, **rates}
+            "passes": len(g.steps), "error": g.error, "predicted": g.predicted or None, **rates}
 
 
 def schedule_row(r: Recorder, g: Group) -> dict[str, Any]:

@@ -147,6 +147,10 @@ def test_the_limits_of_a_device_are_measured_where_there_is_hardware(capfd, cold
     limits = limits_of(CPU)
     assert limits.flops > 1e8 and limits.bandwidth > 1e8
     assert limits.least_seconds(limits.flops, 0) == limits.least_seconds(0, limits.bandwidth) == 1
+    target = CPU.target
+    assert limits.predict(1e6, 0, 0, 1, target) > limits.predict(1e3, 0, 0, 1, target) >= limits.launch_s
+    assert limits.predict(0, limits.read_bandwidth, 0, 1, target) > 1
     assert limits_of(Device["NULL"]) is None and limits_of(Device["PYTHON"]) is None
     with Context(DEBUG=2): realize(array(X).exp() + 1)
-    assert "% of limit" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "% of limit" in said and "predicted" in said

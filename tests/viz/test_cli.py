@@ -18,7 +18,7 @@ def path(recorder, tmp_path):
 def test_kernels_slowest_first(path, capsys):
     assert cli.main([path, "--list", "kernels"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["id", "kernel", "runs", "ms", "%", "GFLOP/s", "GB/s", "passes", "from"]
+    assert lines[0].split() == ["id", "kernel", "runs", "ms", "%", "GFLOP/s", "GB/s", "predicted", "passes", "from"]
     assert "matmul" in lines[1] and "train.py:" in lines[1]
 
 

@@ -84,7 +84,7 @@ def test_damaged_data_is_a_file_error(recorder, tmp_path, change):
 
 
 def test_other_formats_are_named(recorder, tmp_path):
-    with pytest.raises(FileError, match="format 1"):
+    with pytest.raises(FileError, match="format 2"):
         file.load(written(recorder, tmp_path, lambda d: d.update({"glassgrad viz": 99})))
 
 

@@ -320,6 +320,7 @@ function paintHead() {
       chips.push(chip(((100 * d.seconds) / index.seconds).toFixed(1) + "%", "of device time"));
     if (d.gflops) chips.push(chip(rate(d.gflops * 1e9, "FLOP/s"), ""));
     if (d.gbytes) chips.push(chip(rate(d.gbytes * 1e9, "B/s"), ""));
+    if (d.predicted) chips.push(chip(seconds(d.predicted), "predicted"));
     if (d.took) chips.push(chip(seconds(d.took), "to compile"));
   } else
     chips.push(

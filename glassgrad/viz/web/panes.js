@@ -57,6 +57,11 @@ function viewOverview() {
                       h("td", {class: "num dim"}, k.runs ? k.runs + "×" : ""),
                       h("td", {class: "num dim"}, k.gflops ? rate(k.gflops * 1e9, "FLOP/s") : ""),
                       h("td", {class: "num dim"}, k.gbytes ? rate(k.gbytes * 1e9, "B/s") : ""),
+                      h(
+                        "td",
+                        {class: "num dim", title: "at best, over what the cost model predicts"},
+                        k.predicted && k.fastest ? (k.fastest / k.predicted).toFixed(k.fastest < 10 * k.predicted ? 1 : 0) + "× predicted" : "",
+                      ),
                     ),
                   ),
                 ),
