@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, prepare, scratch, tile, windows
+from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, order, prepare, scratch, tile, windows
 from glassgrad.passes.kernels import KernelCall
 from glassgrad.passes.reuse import find_reuses
 from glassgrad.rewrite import driver, trace
@@ -38,8 +38,9 @@ def rules(rule_set: Any) -> Callable[[UOp, Target], UOp]:
     return run
 
 
+# LEAF, DETACH, SURROGATE and BIND are left out when the engine reads a graph's structure (engine/signature.py)
 TENSOR_FLOW = (
-    Pass("drop markers", "identities and detach marks would keep equal values apart", prepare.drop_markers, "TENSOR"),
+    Pass("order by keys", "sorting would compare floats with all their cases, and order everything to find the first few", order.order_by_keys, "TENSOR"),
     Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there", windows.fold_to_windows, "TENSOR"),
     Pass("simplify shapes", "every needless view costs index arithmetic in a kernel", rules(algebra.shapes), "TENSOR"),
     Pass("split long reductions", "one core would sum alone while the others wait", prepare.split_reductions, "TENSOR"),

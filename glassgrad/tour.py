@@ -29,8 +29,7 @@ A line is a node: `%3 = add f32 %1 %2`. `%3` is its number, `add` its op, `f32` 
 """
 
 ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression that needs it
-    "drop markers": ("the engine leaves markers out when it reads a graph's structure; the pass is for graphs from other places,"
-                     " and for sorts of types that the target cannot compare", "Tensor.empty(8, dtype='bfloat16').sort()[0]"),
+    "order by keys": ("nothing here is sorted", "Tensor.empty(8, dtype='uint8').sort()[0]"),
     "folds to windows": ("nothing here sums over overlapping windows, as the gradient of a convolution does",
                          "Tensor.empty(1, 1, 6).conv_transpose2d(Tensor.empty(1, 1, 3))"),
     "split long reductions": ("64 rows keep all cores busy", "Tensor.empty(1 << 20).sum()"),

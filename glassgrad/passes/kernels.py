@@ -286,14 +286,12 @@ class _Cutter:
         return end(second, rows)
 
     def sort(self, n: UOp, out: UOp) -> UOp:
-        """One SORT for each row: (output, input, place of the row's first element, its step)."""
-        x, axis = n.src[0], n.arg.axis
+        """One SORT for each row: (output, keys, place of the row's first element, its length)."""
+        x = n.src[0]
         self.note(n)
-        rows = tuple(ZERO if a == axis else new_range(self.counter, m) for a, m in enumerate(n.shape))
-        step = math.prod(n.shape[axis + 1:])
-        first = flatten(rows, n.shape)
+        rows = (*(new_range(self.counter, m) for m in n.shape[:-1]), ZERO)
         src = self.param(stored_under(x) or x, "buffer", x.size)
-        effect = UOp(Ops.SORT, dtypes.void, (out, src, first, UOp.const(INDEX, step), UOp.const(INDEX, n.shape[axis])), n.arg)
+        effect = UOp(Ops.SORT, dtypes.void, (out, src, flatten(rows, n.shape), UOp.const(INDEX, n.shape[-1])), n.arg)
         return end(effect, rows)
 
 

@@ -307,7 +307,7 @@ class _Linearizer:
             else: new = n
         elif n.op is Ops.LOAD: new = self.load(n, env, lane)
         elif n.op is Ops.STORE: new = self.store(n, env, lane)
-        elif n.op is Ops.SORT: new = sort.emit(self.emit, n, tuple(self.at(s, env) for s in n.src))
+        elif n.op is Ops.SORT: new = sort.emit(self.emit, n, tuple(self.at(s, env) for s in n.src), self.target)
         elif n.op is Ops.SCAN:
             acc = self.inst[n, ("acc", *coords)]  # type: ignore[index]
             new = self.combine(n.arg.op, self.make(Ops.GET, n.dtype, (acc, n.src[1])), self.at(n.src[0], env))

@@ -1,32 +1,19 @@
-"""Prepare: what stands in a tensor graph for the user's sake goes, and what one kernel could not do well is split.
+"""Prepare: what one kernel could not do well is split.
 
 in:      TENSOR form
-out:     TENSOR form without LEAF, DETACH, SURROGATE and BIND; sorts on native keys; long reductions to few values in two steps
+out:     TENSOR form; long reductions to few values in two steps
 """
 from __future__ import annotations
 
 import math
 
 from glassgrad.target.target import Target
-from glassgrad.uop.bits import compute_dtype
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
 LONG = 1 << 15      # elements reduced to one value before the work is worth splitting
 CPU_PARTS = 16      # partial results on a CPU: enough for its threads, and the same for any number of them
 GPU_PARTS = 1024
-
-
-def drop_markers(sink: UOp, target: Target) -> UOp:
-    """Identities matter to gradients and to the user, not to kernels."""
-    memo: dict[UOp, UOp] = {}
-    for n in sink.toposort():
-        src = tuple(memo[s] for s in n.src)
-        if n.op in (Ops.LEAF, Ops.DETACH, Ops.SURROGATE, Ops.BIND): memo[n] = src[0]
-        elif n.op is Ops.SORT and src[0].dtype.is_float and src[0].dtype not in target.dtypes:
-            memo[n] = n.replace(src=(src[0].cast(compute_dtype(src[0].dtype)),))
-        else: memo[n] = n if src == n.src else n.replace(src=src)
-    return memo[sink]
 
 
 def split_reductions(sink: UOp, target: Target) -> UOp:

@@ -295,7 +295,6 @@ class ReduceMixin:
         order = cut_axis(self._order(x, a, largest), a, 0, k)
         return self._new(UOp(Ops.GATHER, x.dtype, (x, order), a) if order.size else cut_axis(x, a, 0, k)), self._new(order)
     def _order(self, x: UOp, a: int, descending: bool) -> UOp:
-        if x.dtype.is_bool: x = x.cast(dtypes.uint8)
         if x.shape[a] <= 1 or not x.size: return fill(UOp.const(dtypes.int32, 0), x.shape)
         return UOp(Ops.SORT, dtypes.int32, (x,), SortArg(a, descending))
     def searchsorted(self, values: Any, side: str = "left", sorter: Tensor | None = None) -> Tensor:

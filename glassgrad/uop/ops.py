@@ -92,7 +92,7 @@ class ScatterArg(NamedTuple):
     """Along `axis`; `op` combines with what is there (ADD, MUL, MAX, MIN) or None to overwrite, later sources winning."""
     axis: int; op: Op | None
 class SortArg(NamedTuple):
-    """Along `axis`, stable, NaN last (first when descending)."""
+    """Along `axis`, stable, NaN last (first when descending). In a kernel: ascending integer keys, one row."""
     axis: int; descending: bool
 class ParamArg(NamedTuple):
     """A kernel's argument: `kind` is "buffer" (size elements) or "value" (a scalar handed over at launch)."""
