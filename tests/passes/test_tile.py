@@ -110,3 +110,8 @@ def test_every_second_element_is_read_by_vectors():
     np.testing.assert_array_equal((x[:, ::2] * 2).numpy(), x.numpy()[:, ::2] * 2)
     (program,) = programs(x[:, ::2] * 2)
     assert "shufflevector" in render(program, cpu_target(AVX2))
+
+
+def test_small_random_tensors_compile_one_hash():
+    few, many = (len(programs(Tensor.rand(n))[0].uops) for n in (9408, 1 << 22))
+    assert 2 * few < many
