@@ -13,6 +13,7 @@ from glassgrad.passes.algebra import simplify
 from glassgrad.passes.linearize import affine
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
+from glassgrad.uop.infer import bounds
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, toposort
 
@@ -44,7 +45,9 @@ class Statement:
     def trips(self) -> int: return math.prod(size(r) for r in self.axes)
 
 
-def size(r: UOp) -> int: return r.src[0].arg
+def size(r: UOp) -> int:
+    """The turns of an axis; at most, where the last of a few is shorter."""
+    return r.src[0].arg if r.src[0].op is Ops.CONST else bounds(r.src[0])[1]
 
 
 class Kernel:
@@ -86,7 +89,7 @@ class Kernel:
         """What an access reads in all, at most."""
         return math.prod(size(r) for r in self.free[a.node]) * a.node.dtype.itemsize
 
-    def new_range(self, n: int, kind: str) -> UOp:
+    def new_range(self, n: int | UOp, kind: str) -> UOp:
         self.next_id += 1
         return UOp.range(self.next_id - 1, n, kind, dtypes.int64)
 
@@ -127,7 +130,7 @@ def replace_axes(sink: UOp, table: dict[UOp, UOp]) -> UOp:
             own: dict[UOp, None] = {}
             for r in n.src[1:]:
                 new = memo[r]
-                for x in sorted((x for x in new.toposort() if x.op is Ops.RANGE), key=lambda x: x.arg.id): own[x] = None
+                for x in sorted((x for x in new.toposort(stop=lambda x: x.op is Ops.RANGE) if x.op is Ops.RANGE), key=lambda x: x.arg.id): own[x] = None
             memo[n] = n.replace(src=(memo[n.src[0]], *own))
             continue
         src = tuple(memo[s] for s in n.src)
@@ -146,6 +149,15 @@ def split_over(k: Kernel, r: UOp, factor: int, kind: str, around: str = "") -> U
     base = outer * factor
     if n % factor: base = base.min(n - factor)
     return base + inner
+
+
+def split_rounds(k: Kernel, r: UOp, depth: int) -> tuple[UOp, UOp]:
+    """r in rounds of `depth` turns, and the axis of the rounds; the last round is shorter where the depth does not divide."""
+    n = size(r)
+    turn = k.new_range(math.ceil(n / depth), "LOOP")
+    inner = k.new_range(depth, r.arg.kind)
+    if n % depth: inner = k.new_range((n - turn * depth).min(depth), r.arg.kind)
+    return turn * depth + inner, turn
 
 
 def split_lane(k: Kernel, r: UOp, vectors: int, target: Target, block: int = 1) -> tuple[UOp, UOp | None]:

@@ -20,6 +20,8 @@ GATHER = 2.5          # what one strided element costs beside one element of a c
 STREAM = 16           # bytes a cycle that a register tile may ask of the second-level cache
 PANEL_BYTES = 1 << 19
 FEW_HASHES = 1 << 21  # up to which one is computed at a time
+DEPTH = 512           # turns of a sum for which panels are kept
+FEW_ROWS = 8          # that are read at once: what prefetchers follow
 FAR = 256             # bytes between the rows of an operand that no prefetcher follows
 
 
@@ -144,6 +146,17 @@ def may_stage(a: Access, s: Statement) -> bool:
     """Whether an operand can be copied: an input read without a gate, at places that no other input decides."""
     return len(a.node.src) == 2 and a.node.src[0].op is Ops.PARAM and not a.wild.intersection(s.own) \
         and not any(n.op is Ops.LOAD for n in a.node.src[1].toposort())
+
+
+def round_depth(k: Kernel, s: Statement, lane: UOp | None, panels: list[UOp], target: Target) -> tuple[UOp, int] | None:
+    """(axis, turns of a round) of a long sum that is better made in rounds: with panels, so that these stay in a cache; without, so that
+    few far rows are read at once, each in one line, as prefetchers follow them."""
+    if lane is None or lane not in s.free or len(k.statements) != 2 or len(s.own) != 1 or s.node.arg.op is not Ops.ADD: return None
+    r, n = s.own[0], size(s.own[0])
+    if not panels:
+        far = any(a.step(lane) == 1 and is_far(a, s) and k.bytes(a) > target.l2_bytes for a in s.accesses)
+        return (r, FEW_ROWS) if far and n >= 8 * FEW_ROWS else None
+    return (r, math.ceil(n / math.ceil(n / DEPTH))) if n > 2 * DEPTH else None
 
 
 def is_far(a: Access, s: Statement, which: Callable[[Iterable[bool]], bool] = any) -> bool:

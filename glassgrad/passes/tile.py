@@ -12,14 +12,15 @@ import math
 from dataclasses import dataclass
 
 from glassgrad.passes.algebra import simplify
-from glassgrad.passes.axes import CLOSERS, Kernel, Statement, lane_width, merge_axes, replace_axes, size, split_lane, split_over
+from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, lane_width, merge_axes, replace_axes, size, split_lane, split_over,
+                                   split_rounds)
 from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles, may_stage,
-                                   register_tile, thrash, wants_panel)
-from glassgrad.passes.kernels import stage
+                                   register_tile, round_depth, thrash, wants_panel)
+from glassgrad.passes.kernels import end, stage, store
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import CompilerBug
-from glassgrad.uop.ops import Ops, Tiling
+from glassgrad.uop.ops import Ops, ScratchArg, Tiling
 from glassgrad.uop.uop import UOp, substitute
 
 GRAIN = 1 << 15       # operations below which a kernel stays on one thread
@@ -30,6 +31,7 @@ LINE = 16             # elements of a cache line
 REFILL = 8            # tiles that a panel is at least filled for
 FIRST_ROWS = 200      # scratch numbers of tiles that are copied again for each block of panels
 FIRST_PANEL = 100     # scratch numbers of panels: beyond those of staged values
+SUMS = 150            # of partial sums
 
 
 def tile(sink: UOp, target: Target) -> UOp:
@@ -79,6 +81,7 @@ class Plan:
     panels: list[UOp]
     rows: list[UOp]
     unrolled: list[UOp]
+    rounds: dict[UOp, int]      # axes of sums, and the turns of a round
     vectors: int                # along the SIMD axis, where no register tile says
 
     def tiling(self, is_flat: bool, chunks: int) -> Tiling:
@@ -91,6 +94,8 @@ class Plan:
         k, lane = self.kernel, self.lane
         table = {r: split_over(k, r, f, "UPCAST") for r, f in self.tiles.items() if r is not lane}
         table |= {r: k.new_range(size(r), "UNROLL") for r in self.unrolled}
+        turns = {}
+        for r, depth in self.rounds.items(): table[r], turns[r] = split_rounds(k, r, depth)
         block = across = None
         if lane is not None:
             tiled = any(is_contraction(s) and lane in s.free for s in k.statements)
@@ -104,19 +109,30 @@ class Plan:
             within = min((r for r in table[across].toposort() if r.op is Ops.RANGE), key=lambda r: r.arg.id)
             root = sink.src[0]
             sink = sink.replace(src=(root.replace(src=(root.src[0], *sorted(root.src[1:], key=lambda r: r is within))),))
-        if not self.panels: return Kernel(sink)
-        return merge_axes(stage_panels(Kernel(sink), [memo[n] for n in self.panels], [memo[n] for n in self.rows], block, target))
+        new = Kernel(sink)
+        if self.panels: new = stage_panels(new, [memo[n] for n in self.panels], [memo[n] for n in self.rows], block, target)
+        blocks = {r for r in table[lane].toposort() if r.op is Ops.RANGE and r is not block} if block is not None else set()
+        for turn in turns.values(): new = sum_in_rounds(new, turn, block, blocks)
+        return merge_axes(new) if self.panels or turns else new
 
     def block(self, vectors: int, target: Target) -> int:
-        """How many tiles along the SIMD axis share what a tile of the other operand brings near: as many panels as half of L2 holds."""
+        """How many tiles along the SIMD axis share what a tile of the other operand brings near: as many panels as half of L2 holds, or
+        in rounds without panels as many partial sums, and pieces for all threads."""
         k, lane, most = self.kernel, self.lane, 1 << 30
-        if lane is None or not self.panels: return 1
-        count = math.ceil(size(lane) / (lane_width(size(lane), target) * vectors))
+        if lane is None or not self.panels and not self.rounds: return 1
+        width = lane_width(size(lane), target) * vectors
+        count = math.ceil(size(lane) / width)
         for n in self.panels:
             a = k.accesses[n]
-            axes = [r for r in k.free[n] if r is not lane]
-            depth = math.prod(size(r) if r.arg.kind == "REDUCE" else self.tiles.get(r, 1) for r in axes)
-            most = min(most, target.l2_bytes // 2 // (depth * vectors * lane_width(size(lane), target) * a.node.dtype.itemsize))
+            sizes = (self.rounds.get(r, size(r)) if r.arg.kind == "REDUCE" else self.tiles.get(r, 1) for r in k.free[n] if r is not lane)
+            depth = math.prod(sizes)
+            most = min(most, target.l2_bytes // 2 // (depth * width * a.node.dtype.itemsize))
+        if not self.panels:
+            s = next(s for s in k.statements if s.node is not k.root)
+            batch = [r for r in s.free if all(a.depends(r) for a in s.accesses)]
+            apart, rows = math.prod(map(size, batch)), math.prod(size(r) for r in s.free if r is not lane and r not in batch)
+            pieces = PIECES // 2 * target.threads // apart if target.threads > 1 else 1
+            return min(max(target.l2_bytes // 2 // (4 * rows * width), 1), max(count // max(pieces, 1), 2))
         other = max((k.bytes(a) for s in k.statements if is_contraction(s) for a in s.accesses if not a.depends(lane)), default=0)
         if most < 2 or other < target.l2_bytes // 2 or sum(lane in s.axes for s in k.statements) > 2: return 1
         return min(range(min(most, count), 0, -1), key=lambda b: (round(math.ceil(count / b) * b / count, 2), -b))
@@ -164,7 +180,8 @@ def make_plan(k: Kernel, target: Target, asked: Tiling) -> Plan:
                      if a.step(lane) == 0 and may_stage(a, s) and is_far(a, s, all) and any(r in tiles for r in a.coef)]
             if chain(s, [a for a in s.accesses if a.node not in panels])[1] > 1: unrolled.append(s.own[-1])
         vectors = asked.vectors or (elementwise_vectors(k, lane, target) if lane is not None else 1)
-        return Plan(k, cost, lane, tiles, panels, rows, unrolled, vectors)
+        rounds = {r: depth for s in inner if (found := round_depth(k, s, lane, panels, target)) for r, depth in [found]}
+        return Plan(k, cost, lane, tiles, panels, rows, unrolled, rounds, vectors)
     lanes = [r for r in (*(r for r in reversed(root.own) if size(r) > 1), None) if asked.lane in (None, -1 if r is None else r.arg.id)]
     if not lanes: raise CompilerBug(f"tile: a tiling asks for vectors along axis {asked.lane}, which the kernel does not have")
     return min(map(plan, lanes), key=lambda p: p.cost)
@@ -182,7 +199,7 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
         deep = sorted((r for r in k.free[node] if r.arg.kind in ("REDUCE", "UNROLL")), key=lambda r: r.arg.id)
         tile = sorted((r for r in k.free[node] if r.arg.kind in ("UPCAST", "LANE")), key=lambda r: (r.arg.kind == "LANE", r.arg.id))
         tiles = (block,) if block is not None and block in k.free[node] else ()
-        copies = {r: k.new_range(size(r), r.arg.kind if r in tile else "LOOP") for r in (*tiles, *deep, *tile)}
+        copies = {r: k.new_range(r.src[0], r.arg.kind if r in tile else "LOOP") for r in (*tiles, *deep, *tile)}
         if node in panels: outer |= k.free[node].difference(copies)
         place = [UOp.const(dtypes.int64, 0)] * 2
         for r in copies: place = [simplify(at * size(r) + x) for at, x in zip(place, (copies[r], r))]
@@ -203,6 +220,28 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
         shares[r] = split_over(k, r, math.ceil(size(r) / share), "LOOP", "GLOBAL") if share < size(r) else k.new_range(share, "GLOBAL")
         parts //= share
     return Kernel(replace_axes(sink, shares) if shares else sink)
+
+
+def sum_in_rounds(k: Kernel, turn: UOp, block: UOp | None, blocks: set[UOp]) -> Kernel:
+    """A long sum in rounds over `turn`: partial sums wait in scratch, tile by tile, while each round walks all tiles.
+
+    Axes that all operands or what is staged depend on stay outside, and so do `blocks`. Without panels the tiles of a `block` go outermost,
+    so that what a round reads of the far rows is used at once.
+    """
+    s = next(s for s in k.statements if s.node.op is Ops.REDUCE and turn in s.own)
+    fills = [t.free for t in k.statements if t.node.op is Ops.END and t.node is not k.root and not is_refilled(t.node)]
+    outside = blocks.union(*fills) if fills else blocks | {r for r in s.free if all(a.depends(r) for a in s.accesses)}
+    own = [r for r in k.root.src[1:] if r in s.free and (r not in outside or r.arg.kind in ("UPCAST", "LANE")) and r.arg.kind != "GLOBAL"]
+    own.sort(key=lambda r: (r.arg.kind == "LANE", r.arg.kind == "UPCAST", not fills and r is not block))
+    copies = {r: k.new_range(r.src[0], r.arg.kind) for r in own}
+    place = [UOp.const(dtypes.int64, 0)] * 2
+    for r in copies: place = [simplify(at * size(r) + x) for at, x in zip(place, (copies[r], r))]
+    memory = UOp(Ops.SCRATCH, s.node.dtype, (), ScratchArg(SUMS, math.prod(map(size, own)), "private"))
+    part = replace_axes(s.node.replace(src=tuple(x for x in s.node.src if x is not turn)), dict(copies))
+    total = part + UOp(Ops.LOAD, part.dtype, (memory, place[0], UOp.const(dtypes.int64, 0) < turn))
+    made = end(store(memory, place[0], total), (turn, *copies.values()))
+    done = UOp(Ops.LOAD, part.dtype, (UOp(Ops.AFTER, part.dtype, (memory, made)), place[1]))
+    return Kernel(substitute((k.sink,), {s.node: done})[0])
 
 
 # ---- reductions and stages with SIMD axes of their own -----------------------------------------------------------------------------

@@ -57,6 +57,21 @@ def test_products(cpu, m, k, n, turned):
     np.testing.assert_allclose((a @ b + 1).numpy(), a.numpy().astype("f8") @ b.numpy() + 1, rtol=1e-4, atol=3e-5 * math.sqrt(k))
 
 
+# few rows beside a matrix that no cache holds, and panels of long sums: rounds that divide the sum and such that do not
+@pytest.mark.parametrize("b,m,k,n", [(1, 1, 1024, 512), (1, 3, 1003, 700), (1, 20, 515, 601), (3, 2, 700, 300), (1, 64, 1100, 200)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32"])
+def test_sums_in_rounds(cpu, b, m, k, n, dtype):
+    rng = np.random.default_rng(0)
+    x, y = (Tensor(rng.integers(-8, 9, s).astype("float32")).cast(dtype).realize() for s in ((b, m, k), (b, k, n)))
+    product = (x.matmul(y, dtype="float32") if dtype == "bfloat16" else x @ y) * 2 + 1
+    np.testing.assert_array_equal(product.numpy(), x.cast("float32").numpy().astype("f8") @ y.cast("float32").numpy() * 2 + 1)
+
+
+def test_a_long_sum_reads_few_far_rows_at_once():
+    program, = programs(Tensor.empty(1, 2048) @ Tensor.empty(2048, 2048))
+    assert [n.src[0].arg for n in program.uops if n.op is Ops.RANGE and n.arg.kind == "REDUCE"] == [8]
+
+
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("threads", [1, 8])
 def test_every_target_has_a_schedule(features, threads):
