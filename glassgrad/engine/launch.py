@@ -26,7 +26,7 @@ from glassgrad.device.device import Device
 from glassgrad.engine import capture, context
 from glassgrad.engine import realize as engine
 from glassgrad.engine.counters import GlobalCounters
-from glassgrad.engine.plan import Plan
+from glassgrad.engine.plan import WORD, Plan
 from glassgrad.engine.replay import MISS, Argument, Call, Capture, Constant, Fresh, Nest, ViewOf, facts, has_sole_memory, hold_memory
 from glassgrad.engine.watch import SIMPLE, Box, Place
 from glassgrad.uop.dtype import DType, dtypes
@@ -34,8 +34,6 @@ from glassgrad.uop.uop import UOp
 
 MAX_LINES = 2000            # of a larger graph the kernels take so long that the general way is not seen
 MANY = 4                    # storages, compared each with each
-QUICK_BYTES, QUICK_FLOPS = 1 << 18, 100_000        # up to some 30 us the kernels may hold Python's lock: to give it away costs more
-WORD = 0xFFFFFFFFFFFFFFFF
 NAMES = {"MISS": MISS, "Held": engine.Held, "owned": owned, "has_sole_memory": has_sole_memory, "hold_memory": hold_memory, "is_": is_,
          "capture": capture, "context": context, "counters": GlobalCounters, "devices": Device, "lock": engine.lock}
 
@@ -209,9 +207,10 @@ class _Writer:
         if plan.arena is not None:
             arena = self.new("o", f"owned({plan.name!r}, {plan.peak_bytes}, {self.bind(dtypes.uint8)}, {self.bind(plan.arena)})")
             handles.append(f"{arena}._handle")
-        values = [f"(random.seed << 32) + random.counter + {v} & {WORD}" if type(v) is int else str(engine.value_of(v) & WORD) for v in c.values]
+        values = [f"(random.seed << 32) + random.counter + {v} & {WORD}" if type(v) is int else str(engine.value_of(v) & WORD)
+                  for v in c.values]
         replay = plan.prepared()
-        if replay.quick is not None and plan.bytes <= QUICK_BYTES and plan.flops <= QUICK_FLOPS:
+        if plan.is_quick:
             q = replay.quick
             words = ", ".join([str(q.first), *handles[:q.n_handles], *values[:q.n_vals]])
             self.add(f"{self.bind(q.call)}({self.bind(q.pack)}({words}))")

@@ -28,6 +28,8 @@ from glassgrad.viz import record
 
 GPU_ALIGN_BYTES = 256        # what sub-buffers and vector loads of any GPU ask for
 MAX_PLANS, MAX_UNITS = 2048, 8192
+QUICK_BYTES, QUICK_FLOPS = 1 << 18, 100_000        # up to some 30 us the kernels may hold Python's lock: to give it away costs more
+WORD = 0xFFFFFFFFFFFFFFFF
 BUILT_IN_OPS = frozenset(Ops.all())
 BUILT_IN_DTYPES = frozenset(dtypes.all) | {dtypes.void}
 
@@ -81,6 +83,7 @@ class Plan:
         self.arena = device.shelf(self.memory.peak_bytes) if self.memory.peak_bytes else None
         self.donors = _find_donors(self)
         self.replay: Replay | None = None
+        self.is_quick = False
         self.recorded: int | None = None
         self.name = device.name
         self.key = ""                # of its entry on disk, if it has one
@@ -107,16 +110,26 @@ class Plan:
             handles.append(arena.handle)
         if debug.is_watching() or CHECK.value >= 2: self._run_watched([*ins, *outs], handles, arena, vals, sites)
         else:
-            self.prepared().run(handles, vals)
+            replay = self.replay or self.prepared()
+            if self.is_quick: replay.quick.call(self.words(handles, vals))
+            else: replay.run(handles, vals)
             GlobalCounters.kernel_count += len(self.rows)
         GlobalCounters.global_ops += self.flops
         GlobalCounters.global_mem += self.bytes
         return outs
 
     def prepared(self) -> Replay:
-        """The launches, ready to run on the handles of inputs, outputs and arena."""
-        if self.replay is None: self.replay = self.device.graph(self._launches())
+        """The launches, ready to run on the handles of inputs, outputs and arena: all of them the quick way, or none."""
+        if self.replay is None:
+            made = self.device.graph(self._launches())
+            self.is_quick = made.quick is not None and self.bytes <= QUICK_BYTES and self.flops <= QUICK_FLOPS
+            self.replay = made
         return self.replay
+
+    def words(self, handles: Sequence[Any], vals: Sequence[int]) -> bytes:
+        """What `quick.call` takes."""
+        q = self.replay.quick
+        return q.pack(q.first, *handles[:q.n_handles], *[v & WORD for v in vals[:q.n_vals]])
 
     def _place(self, slot: int) -> Slot:
         known = self.inputs + self.outputs

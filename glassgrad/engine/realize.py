@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from glassgrad.device.buffer import Buffer
@@ -20,7 +20,7 @@ from glassgrad.uop.uop import UOp, fresh_id
 
 MAX_RECIPES = 4096
 FIRST_ID = 1 << 32           # of real buffers: small numbers are the slots of normalised graphs
-pending: list[Callable[[], Iterable[UOp]]] = []
+pending: list[Callable[[], Sequence[UOp]]] = []
 """Each gives values that must be realized along with the next ones: what was assigned and not yet computed."""
 _recipes: dict[tuple, Recipe] = {}
 lock = threading.RLock()
@@ -83,9 +83,11 @@ def realize(*roots: UOp) -> list[Buffer]:
 
     errors:  DeviceError for an op across devices or a device out of memory; UsageError for a variable without a value
     """
-    if capture.is_tracing(): return [capture.Unread(r.site) for r in roots]  # type: ignore[misc]
+    if capture.current is not None and capture.is_tracing(): return [capture.Unread(r.site) for r in roots]  # type: ignore[misc]
     with lock:
-        for more in pending: roots += tuple(n for n in more() if n.memory is None)
+        for more in pending:
+            found = more()
+            if found: roots += tuple(n for n in found if n.memory is None)
         todo = [n for n in roots if n.memory is None]
         if todo: compute(todo)
         return [_memory(n) for n in roots]

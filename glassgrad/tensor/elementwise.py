@@ -289,7 +289,7 @@ class ElementwiseMixin:
     def add(self, y: Any, reverse: bool = False) -> Tensor:
         """x + y; for bools: or."""
         a, b, others = self._pair(y, "add", reverse=reverse)
-        return self._new(a | b if a.dtype.is_bool else a + b, *others)
+        return self._new(a.alu(Ops.OR if a.dtype.is_bool else Ops.ADD, b), *others)
     def sub(self, y: Any, reverse: bool = False) -> Tensor:
         """x - y
 
@@ -297,11 +297,11 @@ class ElementwiseMixin:
         """
         a, b, others = self._pair(y, "sub", reverse=reverse)
         _check_number(a, "sub")
-        return self._new(a - b, *others)
+        return self._new(a.alu(Ops.SUB, b), *others)
     def mul(self, y: Any, reverse: bool = False) -> Tensor:
         """x * y; for bools: and."""
         a, b, others = self._pair(y, "mul", reverse=reverse)
-        return self._new(a & b if a.dtype.is_bool else a * b, *others)
+        return self._new(a.alu(Ops.AND if a.dtype.is_bool else Ops.MUL, b), *others)
     def div(self, y: Any, reverse: bool = False, rounding_mode: str | None = None) -> Tensor:
         """x / y as floats; rounding_mode "trunc" or "floor" rounds and keeps ints ints.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -22,12 +22,24 @@ from glassgrad.uop.uop import UOp, fresh_id
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
+class _Ref(weakref.ref):
+    __slots__ = ("key",)
+
+
 class _Living:
     """Live objects in the order they came, by identity: a WeakSet would compare tensors, and `==` makes tensors."""
 
-    def __init__(self) -> None: self._refs: dict[int, weakref.ref] = {}
+    def __init__(self) -> None:
+        self._refs: dict[int, _Ref] = {}
+        refs = self._refs
+        def forget(ref: _Ref) -> None: refs.pop(ref.key, None)
+        self._forget = forget
+    def __bool__(self) -> bool: return bool(self._refs)
     def add(self, x: Any) -> None:
-        if id(x) not in self._refs: self._refs[id(x)] = weakref.ref(x, lambda _, k=id(x): self._refs.pop(k, None))
+        key = id(x)
+        if key in self._refs: return
+        ref = self._refs[key] = _Ref(x, self._forget)
+        ref.key = key
     def discard(self, x: Any) -> None: self._refs.pop(id(x), None)
     def __iter__(self) -> Iterator[Any]: return iter([x for r in list(self._refs.values()) if (x := r()) is not None])
 
@@ -91,7 +103,7 @@ class Storage:
         self.value, self.was = new, weakref.ref(old)
 
 
-_pending: weakref.WeakSet[Storage] = weakref.WeakSet()
+_pending: _Living = _Living()
 trainable: _Living = _Living()
 """Tensors with requires_grad=True."""
 leaves: _Living = _Living()
@@ -100,15 +112,16 @@ history: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
 """What realized values were computed from, where a gradient may want to know."""
 
 
-def pending_values() -> Iterator[UOp]:
+def pending_values() -> Sequence[UOp]:
     """The values of storages that were written and not yet realized."""
-    for s in list(_pending):
-        if s.trace is None and engine.buffer_of(s.value) is None: yield s.value
+    if not _pending: return ()
+    return [s.value for s in _pending if s.trace is None and engine.buffer_of(s.value) is None]
 
 
 def settle_pending() -> None:
     """Storages whose pending value has been computed are done."""
-    for s in list(_pending):
+    if not _pending: return
+    for s in _pending:
         if engine.buffer_of(s.value) is not None:
             s.settle()
             _pending.discard(s)
@@ -120,8 +133,8 @@ capture.storage_type = Storage
 
 def _past_worth_keeping(value: UOp) -> bool:
     """Is the value of a tensor with requires_grad=True below `value`? Past that lost its tensors is dropped on the way."""
-    wanted = {t._storage.value for t in trainable} if trainable else ()
-    if not wanted: return False
+    if not trainable: return False
+    wanted = {t._storage.value for t in trainable}
     seen: set[UOp] = set()
     stack = [s for s in value.src]
     pasts = []
@@ -222,8 +235,8 @@ def is_constant(x: UOp) -> bool:
 
 
 # ---- the user's line -------------------------------------------------------------------------------------------------------------
-_is_ours: dict[CodeType, bool] = {}
-_sites: dict[tuple[CodeType, int], str] = {}
+_seen: dict[int, tuple[CodeType, dict[int, str] | None]] = {}      # by id: a code object's hash looks at all of its code
+_MAX_SEEN = 10_000
 
 
 def user_site(depth: int = 2) -> str | None:
@@ -231,15 +244,22 @@ def user_site(depth: int = 2) -> str | None:
     frame = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
-        ours = _is_ours.get(code)
-        if ours is None: ours = _is_ours[code] = code.co_filename.startswith(PACKAGE)
-        if not ours:
-            key = (code, frame.f_lineno)
-            site = _sites.get(key)
-            if site is None: site = _sites[key] = f"{code.co_filename}:{frame.f_lineno}"
+        known = _seen.get(id(code)) or _see(code)
+        sites = known[1]
+        if sites is not None:
+            at = frame.f_lasti           # the line's number takes a search
+            site = sites.get(at)
+            if site is None: site = sites[at] = f"{code.co_filename}:{frame.f_lineno}"
             return site
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def _see(code: CodeType) -> tuple[CodeType, dict[int, str] | None]:
+    """(the code, which stays alive so that its id is its own, the sites of its instructions or None if it is ours)"""
+    if len(_seen) >= _MAX_SEEN: _seen.clear()
+    known = _seen[id(code)] = code, None if code.co_filename.startswith(PACKAGE) else {}
+    return known
 
 
 def stamp(x: UOp, site: str | None) -> None:

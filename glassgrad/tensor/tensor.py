@@ -88,10 +88,12 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         """The tensor of a result computed from this one and `others`."""
         t = object.__new__(Tensor)
         device = self._storage.device
-        for x in others: device = _common_device(device, x._storage.device, self, x)
+        for x in others:
+            if x._storage.device != device: device = _common_device(device, x._storage.device, self, x)
         if is_constant(value): value = leaf(value)
         if value.site is None: stamp(value, user_site(2))
-        t._fill(Storage(value, device))
+        t._storage, t._chain = Storage(value, device), ()
+        t._base = t._view = t._requires_grad = t._grad = None
         return t
 
     @staticmethod
@@ -215,7 +217,7 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         (numpy, item, print) computes too but forgets nothing.
         """
         tensors = (self, *others)
-        engine.realize(*[n for n in (t.uop for t in tensors) if not _in_memory(n)])
+        engine.realize(*[n for t in tensors if not _in_memory(n := t.uop)])
         if capture.is_tracing(): return self
         for t in tensors:
             if t._chain: continue
