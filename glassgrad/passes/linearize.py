@@ -25,6 +25,7 @@ REGISTER = {"UPCAST", "UNROLL"}
 LOOPED = {"LOOP", "REDUCE"}
 CLOSERS = {Ops.REDUCE, Ops.END}
 Coords = tuple[int, ...]
+LINE_BYTES = 64
 STREAM = "stream"       # the arg of a STORE that goes past the caches
 
 
@@ -376,8 +377,8 @@ class _Linearizer:
         if self.moved < self.target.llc_bytes or buf in self.read or lanes * buf.dtype.itemsize < 16: return False
         width = lanes
         for r, c in sorted(off.axes, key=lambda rc: rc[1]):
-            if c != width: return False
-            width *= r.src[0].arg
+            if c == width: width *= r.src[0].arg
+            elif c % lanes or width * buf.dtype.itemsize < LINE_BYTES: return False        # several rows, each by whole lines
         terms, const = affine(n.src[1])
         walk = self.home(n) or next((t for t in terms if t.op is Ops.SPECIAL), None)
         return terms.get(walk) == width and const % lanes == 0 and all(c % lanes == 0 for c in terms.values())  # type: ignore[arg-type]

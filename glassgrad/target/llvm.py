@@ -308,6 +308,25 @@ class _Writer:
                 return f"{found}, {self.typed(inner)}"
         return f"{self[buf]}, {self.typed(base)}"
 
+    def gated_row(self, n: UOp, gate: UOp) -> str | None:
+        """The address of a load whose gate says whether a whole row may be read: the first row stands for one that may not, chosen before
+        the loop along it. None if the gate changes in the loop, or the steps along a row could leave the first one's memory."""
+        buf, idx = n.src[:2]
+        base, constant = (idx.src[0], idx.src[1].arg) if _is_offset(idx) else (idx, 0)
+        if base.op is not Ops.ADD: return None
+        outer, inner = sorted(base.src, key=lambda s: self.level.get(s, 0))
+        at, within, (lo, hi) = max(self.level.get(outer, 0), self.level.get(gate, 0)), self.level.get(inner, 0), bounds(inner)
+        if not at < within <= len(self.heads) or lo + constant < 0 or hi + constant + n.dtype.lanes > _memory(buf).arg.size: return None
+        ty, key = self.in_memory(buf.dtype.scalar), (self[buf], self[gate], base)
+        found = next((level[key] for level in reversed(self.bases) if key in level), None)
+        if found is None:
+            row = f"%v{self.count}"
+            self.count += 1
+            self.heads[within - 1] += [f"  {row}c = select i1 {self[gate]}, {self.typed(outer)}, {self.ty(outer.dtype)} 0",
+                                       f"  {row} = getelementptr {ty}, ptr {self[buf]}, {self.ty(outer.dtype)} {row}c"]
+            found = self.bases[-1][key] = self.let(f"getelementptr {ty}, ptr {row}, {self.typed(inner)}")
+        return self.let(f"getelementptr {ty}, ptr {found}, i64 {constant}") if constant else found
+
     def from_memory(self, d: DType, value: str) -> str:
         if not d.is_bool: return value
         return self.let(f"icmp ne {self.in_memory(d)} {value}, {'zeroinitializer' if d.lanes > 1 else '0'}")
@@ -339,8 +358,10 @@ class _Writer:
             mask = self[gate] if gate.dtype.lanes > 1 else self.splat(dtypes.bool.vec(n.dtype.lanes), self[gate])
             value = self.masked_load(n, self.pointer(buf, idx, True), mask) if n.dtype.lanes > 1 else zero
         else:
-            place = self.let(f"select i1 {self[gate]}, {self.typed(idx)}, {self.ty(idx.dtype)} 0")
-            ptr = self.let(f"getelementptr {self.in_memory(n.dtype.scalar)}, ptr {self[buf]}, {self.ty(idx.dtype)} {place}")
+            ptr = self.gated_row(n, gate)
+            if ptr is None:
+                place = self.let(f"select i1 {self[gate]}, {self.typed(idx)}, {self.ty(idx.dtype)} 0")
+                ptr = self.let(f"getelementptr {self.in_memory(n.dtype.scalar)}, ptr {self[buf]}, {self.ty(idx.dtype)} {place}")
             loaded = self.from_memory(n.dtype, self.let(f"load {mem}, ptr {ptr}, align {align}"))
             value = self.let(f"select i1 {self[gate]}, {self.ty(n.dtype)} {loaded}, {self.ty(n.dtype)} {zero}")
         self.names[n] = value

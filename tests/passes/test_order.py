@@ -1,4 +1,4 @@
-"""Order: sorts by keys, counted or by digits, and selections: against NumPy's stable sort, for every dtype."""
+"""Order: sorts by keys, counted or by digits, selections, and rows taken by an index: against NumPy, for every dtype."""
 from __future__ import annotations
 
 import numpy as np
@@ -106,3 +106,15 @@ def test_the_gradient_goes_to_what_was_selected() -> None:
     x = Tensor(np.random.default_rng(0).permutation(5000).astype("float32"), requires_grad=True)
     x.topk(3)[0].sum().backward()
     np.testing.assert_array_equal(np.flatnonzero(x.grad.numpy()), np.sort(np.argsort(-x.numpy())[:3]))
+
+
+@pytest.mark.parametrize("width, axis", [(256, 0), (250, 0), (96, 1)])
+@pytest.mark.parametrize("n", (64, 301))
+def test_rows_that_an_index_names_are_copied(width: int, axis: int, n: int) -> None:
+    rng = np.random.default_rng(n)
+    table = rng.standard_normal((1500, width) if axis == 0 else (3, 1500, width)).astype("float32")      # larger than an L2 cache
+    at = rng.integers(-1500, 1500, n).astype("int32")
+    np.testing.assert_array_equal(Tensor(table)[(slice(None),) * axis + (Tensor(at),)].numpy(), np.take(table, at, axis))
+    outside = np.where(rng.random(n) < 0.3, rng.choice(np.array([1500, -1501, 2 ** 31 - 1, -2 ** 31], "int32"), n), at)
+    want = np.where(((outside >= -1500) & (outside < 1500)).reshape(-1, 1), np.take(table, np.clip(outside, -1500, 1499), axis), 0)
+    with Context(CHECK=1): np.testing.assert_array_equal(Tensor(table)[(slice(None),) * axis + (Tensor(outside),)].numpy(), want)
