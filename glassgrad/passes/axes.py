@@ -22,10 +22,14 @@ CLOSERS = {Ops.REDUCE, Ops.END}
 
 @dataclass
 class Access:
-    """A LOAD or STORE and how its address moves: coefficient per axis; `wild` axes move it in no affine way."""
+    """A LOAD or STORE and how its address moves: coefficient per axis; `wild` axes move it in no affine way.
+
+    `value` is what a copy of it would hold: the operand of a product that is computed of it, if it can be copied.
+    """
     node: UOp
     coef: dict[UOp, int]
     wild: frozenset[UOp]
+    value: UOp
     def step(self, r: UOp) -> int | None: return None if r in self.wild else self.coef.get(r, 0)
     def depends(self, r: UOp) -> bool: return r in self.wild or r in self.coef
 
@@ -50,6 +54,12 @@ def size(r: UOp) -> int:
     return r.src[0].arg if r.src[0].op is Ops.CONST else bounds(r.src[0])[1]
 
 
+def may_stage(a: Access, s: Statement) -> bool:
+    """Whether an operand can be copied: an input read without a gate, at places that no other input decides."""
+    return len(a.node.src) == 2 and a.node.src[0].op is Ops.PARAM and not a.wild.intersection(s.own) \
+        and not any(n.op is Ops.LOAD for n in a.node.src[1].toposort())
+
+
 class Kernel:
     """A kernel graph with the facts that tiling asks for; `apply` gives the graph with axes replaced."""
 
@@ -62,6 +72,7 @@ class Kernel:
             self.free[n] = f - frozenset(n.src[1:]) if n.op in CLOSERS else f
         self.accesses = {n: self._access(n) for n in self.order if n.op in (Ops.LOAD, Ops.STORE)}
         self.statements = [self._statement(n) for n in self.order if n.op in CLOSERS]
+        for s in self.statements: self._name_operands(s)
         self.root = self.sink.src[0]
         self.next_id = 1 + max((n.arg.id for n in self.order if n.op is Ops.RANGE), default=0)
 
@@ -71,7 +82,7 @@ class Kernel:
         wild: frozenset[UOp] = frozenset().union(*(self.free[t] for t in terms if t.op is not Ops.RANGE))
         if n.src[0].op is Ops.AFTER:        # scratch has a place for each coordinate of what its values depend on, a SIMD axis innermost
             for r in self.free[n.src[0]]: coef.setdefault(r, 1)
-        return Access(n, {r: c for r, c in coef.items() if r not in wild}, wild)
+        return Access(n, {r: c for r, c in coef.items() if r not in wild}, wild, n)
 
     def _statement(self, n: UOp) -> Statement:
         """What stands directly in `n`: everything below it that no other closer encloses and that changes in its loops."""
@@ -84,6 +95,16 @@ class Kernel:
             elif m.op.is_alu and m.dtype.is_float: s.flops += m.op.cost
             elif m.op.is_alu and m.dtype is not dtypes.int64 and not m.dtype.is_bool: s.others += m.op.cost
         return s
+
+    def _name_operands(self, s: Statement) -> None:
+        """What a product is made of may be copied as it is there: widened, scaled, two elements in one."""
+        if s.node.op is not Ops.REDUCE or s.node.src[0].op is not Ops.MUL: return
+        for x in s.node.src[0].src:
+            inside = toposort((x,), stop=lambda n: n.op is Ops.LOAD)
+            if not all(n.op.is_alu or n.op in (Ops.LOAD, Ops.CONST) for n in inside): continue
+            loads = [self.accesses[n] for n in inside if n.op is Ops.LOAD]
+            if all(may_stage(a, s) for a in loads):
+                for a in loads: a.value = x
 
     def bytes(self, a: Access) -> int:
         """What an access reads in all, at most."""

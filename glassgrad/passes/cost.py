@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from glassgrad.passes.axes import Access, Kernel, Statement, lane_width, size
+from glassgrad.passes.axes import Access, Kernel, Statement, lane_width, may_stage, size
 from glassgrad.target.target import Target
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
@@ -88,10 +88,10 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     turns, unrolled = chain(s, [a for a in s.accesses if staged.get(a.node) is None])
     turn = 0.75 / unrolled + 3 / turns
     ops: list[tuple[Access, int, float, int]] = []      # access, copies of the fixed tile, cycles of one copy, bytes it streams
-    for a in s.accesses:
+    for a in {a.value: a for a in reversed(s.accesses)}.values() if any(f is not None for f in staged.values()) else s.accesses:
         moves = lane is not None and a.depends(lane)
         load = 1.0 if staged.get(a.node) is not None or not moves or a.step(lane) == 1 else GATHER * lanes / 2  # type: ignore[arg-type]
-        ops.append((a, math.prod(f for r, f in given.items() if a.depends(r)), load, lanes * a.node.dtype.itemsize if moves else 0))
+        ops.append((a, math.prod(f for r, f in given.items() if a.depends(r)), load, lanes * a.value.dtype.itemsize if moves else 0))
     base = math.prod(given.values())
 
     def score(x: UOp | None, fx: int, y: UOp | None, fy: int) -> float:
@@ -138,14 +138,8 @@ def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], targe
     reuse = math.prod(math.ceil(size(r) / tiles.get(r, 1)) for r in s.free if not a.depends(r))
     depth = math.prod(size(r) for r in s.own if a.depends(r))
     width = lane_width(size(lane), target) * math.prod(tiles.get(r, 1) for r in s.free if a.depends(r))
-    if depth * width * a.node.dtype.itemsize > PANEL_BYTES or reuse < 8: return False
-    return a.step(lane) != 1 or (depth > 64 and is_far(a, s))
-
-
-def may_stage(a: Access, s: Statement) -> bool:
-    """Whether an operand can be copied: an input read without a gate, at places that no other input decides."""
-    return len(a.node.src) == 2 and a.node.src[0].op is Ops.PARAM and not a.wild.intersection(s.own) \
-        and not any(n.op is Ops.LOAD for n in a.node.src[1].toposort())
+    if depth * width * a.value.dtype.itemsize > PANEL_BYTES or reuse < 8: return False
+    return a.step(lane) != 1 or a.value is not a.node or (depth > 64 and is_far(a, s))
 
 
 def round_depth(k: Kernel, s: Statement, lane: UOp | None, panels: list[UOp], target: Target) -> tuple[UOp, int] | None:

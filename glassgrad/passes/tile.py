@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 
 from glassgrad.passes.algebra import simplify
-from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, lane_width, merge_axes, replace_axes, size, split_lane, split_over,
-                                   split_rounds)
-from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles, may_stage,
+from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, lane_width, may_stage, merge_axes, replace_axes, size, split_lane,
+                                   split_over, split_rounds)
+from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
                                    register_tile, round_depth, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
 from glassgrad.target.target import Target
@@ -124,10 +124,9 @@ class Plan:
         width = lane_width(size(lane), target) * vectors
         count = math.ceil(size(lane) / width)
         for n in self.panels:
-            a = k.accesses[n]
             sizes = (self.rounds.get(r, size(r)) if r.arg.kind == "REDUCE" else self.tiles.get(r, 1) for r in k.free[n] if r is not lane)
             depth = math.prod(sizes)
-            most = min(most, target.l2_bytes // 2 // (depth * width * a.node.dtype.itemsize))
+            most = min(most, target.l2_bytes // 2 // (depth * width * n.dtype.itemsize))
         if not self.panels:
             s = next(s for s in k.statements if s.node is not k.root)
             batch = [r for r in s.free if all(a.depends(r) for a in s.accesses)]
@@ -135,7 +134,8 @@ class Plan:
             pieces = PIECES // 2 * target.threads // apart if target.threads > 1 else 1
             return min(max(target.l2_bytes // 2 // (4 * rows * width), 1), max(count // max(pieces, 1), 2))
         other = max((k.bytes(a) for s in k.statements if is_contraction(s) for a in s.accesses if not a.depends(lane)), default=0)
-        if most < 2 or other < target.l2_bytes // 2 or sum(lane in s.axes for s in k.statements) > 2: return 1
+        is_small = other < target.l2_bytes // 2 and all(n.op is Ops.LOAD for n in self.rows)
+        if most < 2 or is_small or sum(lane in s.axes for s in k.statements) > 2: return 1
         return min(range(min(most, count), 0, -1), key=lambda b: (round(math.ceil(count / b) * b / count, 2), -b))
 
 
@@ -175,11 +175,11 @@ def make_plan(k: Kernel, target: Target, asked: Tiling) -> Plan:
             tiles |= tile
             cost += cycles * (1.0 if lane in s.axes else thrash(s, target))
             if lane is None or lane not in s.free: continue
-            panels += [a.node for a in s.accesses if (wants_panel(a, s, lane, tiles, target) if asked.panels is None
-                                                      else asked.panels and a.step(lane) != 0 and may_stage(a, s))]
-            rows += [a.node for a in s.accesses
-                     if a.step(lane) == 0 and may_stage(a, s) and is_far(a, s, all) and any(r in tiles for r in a.coef)]
-            if chain(s, [a for a in s.accesses if a.node not in panels])[1] > 1: unrolled.append(s.own[-1])
+            panels += dict.fromkeys(a.value for a in s.accesses if (wants_panel(a, s, lane, tiles, target) if asked.panels is None
+                                                                    else asked.panels and a.step(lane) != 0 and may_stage(a, s)))
+            rows += dict.fromkeys(a.value for a in s.accesses if a.step(lane) == 0 and may_stage(a, s) and any(r in tiles for r in a.coef)
+                                  and (is_far(a, s, all) or a.value is not a.node))
+            if chain(s, [a for a in s.accesses if a.value not in panels])[1] > 1: unrolled.append(s.own[-1])
         scattered = scattered_rows(k, lane, target) if lane is not None and asked.tiles is None else None
         if scattered is not None: tiles[scattered] = ROWS
         vectors = asked.vectors or (1 if lane is None else elementwise_vectors(k, lane, target) if scattered is None else LINE // target.lanes or 1)
@@ -205,7 +205,8 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
     """Replace operands by copies in scratch, in the order the inner loops read them.
 
     Panels along the SIMD axis, one for each tile of a `block`, are filled once for all the loops they do not depend on, or once for each
-    thread's share of those; the tile of the other operand (`rows`) is copied for the tiles of one block.
+    thread's share of those; the tile of the other operand (`rows`) is copied for the tiles of one block. What is copied is the operand as
+    the product reads it: widened, scaled.
     """
     swaps: dict[UOp, UOp] = {}
     outer: frozenset[UOp] = frozenset()
@@ -213,7 +214,10 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
         deep = sorted((r for r in k.free[node] if r.arg.kind in ("REDUCE", "UNROLL")), key=lambda r: r.arg.id)
         tile = sorted((r for r in k.free[node] if r.arg.kind in ("UPCAST", "LANE")), key=lambda r: (r.arg.kind == "LANE", r.arg.id))
         tiles = (block,) if block is not None and block in k.free[node] else ()
-        copies = {r: k.new_range(r.src[0], r.arg.kind if r in tile else "LOOP") for r in (*tiles, *deep, *tile)}
+        a = next(k.accesses[n] for n in node.toposort() if n.op is Ops.LOAD)
+        is_along = node in rows and a.step(deep[-1]) == 1          # rows that lie as they are read are copied in vectors
+        order = (*tiles, *tile, *deep) if is_along else (*tiles, *deep, *tile)
+        copies = {r: k.new_range(r.src[0], r.arg.kind if r in tile else "LOOP") for r in order}
         if node in panels: outer |= k.free[node].difference(copies)
         place = [UOp.const(dtypes.int64, 0)] * 2
         for r in copies: place = [simplify(at * size(r) + x) for at, x in zip(place, (copies[r], r))]
@@ -279,7 +283,7 @@ def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:
     """The best SIMD axis among a statement's own, weighed with the statements inside that would share it instead of having their own."""
     best, choice = 0.0, None
     for r in s.own:
-        if size(r) < 4: continue
+        if size(r) < 4 or r.src[0].op is not Ops.CONST: continue
         inside = [t for t in k.statements if r in t.axes]
         gain = sum((best_lane(t, t.own, target)[0] if t is not s else lane_cost(t, None, target)) - lane_cost(t, r, target) for t in inside)
         if gain > best: best, choice = gain, r

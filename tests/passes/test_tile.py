@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from glassgrad import Device, Tensor
+from glassgrad import Device, Tensor, dtypes
 from glassgrad.show import follow
 from glassgrad.target.llvm import cpu_target, render
 from glassgrad.uop.ops import Ops
@@ -65,6 +65,25 @@ def test_sums_in_rounds(cpu, b, m, k, n, dtype):
     x, y = (Tensor(rng.integers(-8, 9, s).astype("float32")).cast(dtype).realize() for s in ((b, m, k), (b, k, n)))
     product = (x.matmul(y, dtype="float32") if dtype == "bfloat16" else x @ y) * 2 + 1
     np.testing.assert_array_equal(product.numpy(), x.cast("float32").numpy().astype("f8") @ y.cast("float32").numpy() * 2 + 1)
+
+
+def test_operands_are_widened_once():
+    x, y = (Tensor.empty(512, 512, dtype="bfloat16") for _ in "xy")
+    program, = programs(x @ y, threads=1)
+    inner = [n for n in program.uops if n.op is Ops.RANGE and n.arg.kind == "REDUCE"]
+    body = program.uops[program.uops.index(inner[0]):]
+    assert len(inner) == 1 and not any(n.op is Ops.LOAD and n.dtype.scalar is not dtypes.float32 for n in body)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "uint8", "int16"])
+@pytest.mark.parametrize("turned", ["", "a", "b"])
+def test_products_of_narrow_types(cpu, dtype, turned):
+    rng = np.random.default_rng(1)
+    x, y = (Tensor(rng.integers(0 if dtype == "uint8" else -9, 10, s).astype("float32")).cast(dtype).realize() for s in ((150, 150), (150, 150)))
+    a, b = (x.T if turned == "a" else x), (y.T if turned == "b" else y)
+    wide = "int32" if "int" in dtype else "float32"
+    expected = a.cast("float32").numpy().astype("f8") @ b.cast("float32").numpy()
+    np.testing.assert_array_equal(a.matmul(b, dtype=wide).numpy(), expected)
 
 
 def test_a_long_sum_reads_few_far_rows_at_once():
