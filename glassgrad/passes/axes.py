@@ -115,6 +115,21 @@ class Kernel:
         return UOp.range(self.next_id - 1, n, kind, dtypes.int64)
 
 
+def order_sums(k: Kernel) -> Kernel:
+    """The loops of each reduction in the order of the memory that it reads, which may not be that of the axes of a view."""
+    orders: dict[UOp, list[UOp]] = {}
+    for s in k.statements:
+        if s.node.op is not Ops.REDUCE or len(s.own) < 2 or any(a.wild.intersection(s.own) for a in s.accesses): continue
+        own = sorted(s.own, key=lambda r: -max((abs(a.coef.get(r, 0)) for a in s.accesses), default=0))
+        if own != list(s.own): orders[s.node] = own
+    if not orders: return k
+    memo: dict[UOp, UOp] = {}
+    for n in k.order:
+        src = tuple(memo[s] for s in (n.src[0], *orders[n])) if n in orders else tuple(memo[s] for s in n.src)
+        memo[n] = n if src == n.src else n.replace(src=src)
+    return Kernel(memo[k.sink])
+
+
 def merge_axes(k: Kernel) -> Kernel:
     """Adjacent axes that every address walks as one become one."""
     used = {r for n in k.order if n.op.is_alu and n.dtype is not dtypes.int64 for s in n.src if s.dtype is dtypes.int64 for r in k.free[s]}

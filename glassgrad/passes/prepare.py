@@ -11,44 +11,81 @@ from glassgrad.target.target import Target
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
-LONG = 1 << 15      # elements reduced to one value before the work is worth splitting
+LONG = 1 << 15      # elements of a reduction before its work is worth splitting on a GPU; on a CPU four times as many
+NARROW = 64         # elements side by side that give a reduction enough vectors to add to
 CPU_PARTS = 16      # partial results on a CPU: enough for its threads, and the same for any number of them
 GPU_PARTS = 1024
+PIECE = 64          # a multiple of this many elements makes a part: it begins where the cache lines of a whole array do
 
 
 def split_reductions(sink: UOp, target: Target) -> UOp:
-    """A reduction of many elements to few values becomes partial reductions, stored, and one over those: else one core would do it all."""
+    """A reduction of many elements to few values becomes partial reductions, stored, and one over those: one core would do it all, and
+    where rows of few elements are added up, vectors would stand almost empty."""
     if target.name == "PYTHON": return sink
-    parts = GPU_PARTS if target.has_grid else CPU_PARTS
+    long = LONG if target.has_grid else 4 * LONG
     memo: dict[UOp, UOp] = {}
     for n in sink.toposort():
         src = tuple(memo[s] for s in n.src)
         new = n if src == n.src else n.replace(src=src)
-        if n.op is Ops.REDUCE:
-            count = math.prod(n.src[0].shape[a] for a in n.arg.axes)
-            if count >= LONG and n.size * 2 < parts: new = _split(new, max(parts // n.size, 2))
-        memo[n] = new
+        memo[n] = _split(new, target) or new if n.op is Ops.REDUCE and n.arg.axes and n.src[0].size >= long else new
     return memo[sink]
 
 
-def _split(n: UOp, parts: int) -> UOp:
-    x, op, axes = n.src[0], n.arg.op, n.arg.axes
-    if axes == tuple(range(x.ndim)): x, axis = x.reshape((x.size,)), 0
-    else: axis = max(axes, key=lambda a: x.shape[a])
+def _split(n: UOp, target: Target) -> UOp | None:
+    """`n` by partial reductions, if it gives so few values, or from so narrow rows, that they pay."""
+    x, axes = _merged(n.src[0], n.arg.axes)
+    order = _from_outermost(x)
+    last = max(i for i, a in enumerate(order) if a in axes)
+    width = math.prod(x.shape[a] for a in order[last + 1:])
+    parts = (GPU_PARTS if target.has_grid else CPU_PARTS) // n.size
+    rows = next(p for p in (8, 16, 32) if p * width > NARROW // 2) if 1 < width < NARROW and not target.has_grid else 1
+    if rows > 1 and x.shape[order[last]] >= 8 * rows: axis = order[last]
+    else: axis, rows = next((a for a in order if a in axes and x.shape[a] >= parts), -1), 1
     m = x.shape[axis]
-    if m < 2 * parts: return n
-    main = m // parts * parts
-    others = tuple(a for a in axes if a != axis) if x.ndim > 1 else ()
+    if parts < 3 or m < 8 * rows * parts and rows > 1: parts = 1
+    if axis < 0 or parts * rows == 1: return None
+    size = m // (parts * rows)
+    if size >= 16 * PIECE: size = size // PIECE * PIECE
+    elif parts > 1: size = m // rows // min(range(parts, min(2 * parts, m // rows) + 1), key=lambda p: m // rows % p)   # little is left
+    parts = m // (size * rows)
+    main = parts * size * rows
+    others = tuple(a for a in axes if a != axis)
     head = x.shrink(tuple((0, main if a == axis else k) for a, k in enumerate(x.shape)))
-    head = head.reshape((*x.shape[:axis], parts, main // parts, *x.shape[axis + 1:]))
-    inner = tuple(a + (a > axis) for a in others) + (axis + 1,)
-    partial = head.reduce(op, inner)
+    new = [k for k in (parts, rows) if k > 1]
+    head = head.reshape((*x.shape[:axis], *new[:parts > 1], size, *new[parts > 1:], *x.shape[axis + 1:]))
+    partial = head.reduce(n.arg.op, tuple(sorted((*(a + len(new) * (a > axis) for a in others), axis + (parts > 1)))))
     partial.site = partial.site or n.site
-    partial = UOp(Ops.CONTIGUOUS, n.dtype, (partial,), f"one value from {m} elements: {parts} partial results are found in parallel")
-    left = axis - sum(a < axis for a in others)
-    total = partial.reduce(op, (left,))
+    partial = UOp(Ops.CONTIGUOUS, n.dtype, (partial,), f"{parts * rows} partial results of {m} elements are found side by side")
+    at = axis - sum(a < axis for a in others)
+    total = partial.reduce(n.arg.op, tuple(range(at, at + len(new))))
     if main < m:
         rest = x.shrink(tuple((main, m) if a == axis else (0, k) for a, k in enumerate(x.shape)))
-        total = total.alu(op, rest.reduce(op, tuple(sorted((*others, axis)))))
+        total = total.alu(n.arg.op, rest.reduce(n.arg.op, axes))
+    total = total.reshape(n.shape)
     if total.site is None: total.site = n.site
     return total
+
+
+def _merged(x: UOp, axes: tuple[int, ...]) -> tuple[UOp, tuple[int, ...]]:
+    """The same reduction of memory with as few axes as it needs."""
+    if x.op is not Ops.RESHAPE or x.src[0].ndim != 1: return x, axes
+    shape: list[int] = []
+    kept: list[bool] = []
+    for a, m in enumerate(x.shape):
+        if m == 1: continue
+        if kept and kept[-1] is (a not in axes): shape[-1] *= m
+        else:
+            shape.append(m)
+            kept.append(a not in axes)
+    return x.src[0].reshape(tuple(shape)), tuple(a for a, k in enumerate(kept) if not k)
+
+
+def _from_outermost(x: UOp) -> list[int]:
+    """The axes of `x` in the order in which the memory below it is likely to have them."""
+    place = list(range(x.ndim))       # of each axis of x in n
+    n = x
+    while True:
+        if n.op.is_alu: n = max(n.src, key=lambda s: (s.op is not Ops.EXPAND) * s.size)
+        elif n.op is Ops.PERMUTE: n, place = n.src[0], [n.arg[a] for a in place]
+        elif n.op in (Ops.SHRINK, Ops.FLIP, Ops.PAD): n = n.src[0]
+        else: return sorted(range(x.ndim), key=lambda a: place[a])

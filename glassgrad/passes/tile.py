@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 
 from glassgrad.passes.algebra import simplify
-from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, lane_width, may_stage, merge_axes, replace_axes, size, split_lane,
-                                   split_over, split_rounds)
+from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, lane_width, may_stage, merge_axes, order_sums, replace_axes, size,
+                                   split_lane, split_over, split_rounds)
 from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
                                    register_tile, round_depth, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
@@ -39,7 +39,7 @@ def tile(sink: UOp, target: Target) -> UOp:
     """Give every axis of a kernel its final kind for `target`."""
     if any(n.op in (Ops.SORT, Ops.SCAN) or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in sink.toposort()):
         return parallel(Kernel(sink), target)
-    k = merge_axes(Kernel(sink))
+    k = merge_axes(order_sums(Kernel(sink)))
     return parallel(registers_and_lanes(k, target, sink.arg or Tiling()) if target.lanes > 1 else k, target)
 
 
@@ -295,7 +295,7 @@ def lane_reduce(k: Kernel, s: Statement, lane: UOp, target: Target) -> UOp:
     n, lanes = size(lane), lane_width(size(lane), target)
     op = s.node.arg.op
     tiles = math.prod(size(r) for r in k.free[s.node] if r.arg.kind == "UPCAST")
-    accs = 1 if tiles >= 4 else 4 if s.flops < 8 and not tiles > 1 else 2
+    accs = 1 if tiles >= 4 else 2 if s.flops >= 8 or tiles > 1 else 8 if s.flops < 4 else 4
     while accs > 1 and n < 4 * accs * lanes: accs //= 2
     width = lanes * accs
     main = n // width * width

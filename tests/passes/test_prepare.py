@@ -1,0 +1,45 @@
+"""Long reductions: their values by partial results, over any axes of arrays and views of any memory order."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from glassgrad import Tensor
+from glassgrad.show import follow
+from glassgrad.target.llvm import cpu_target
+
+VIEWS = {
+    "plain": lambda x, permute: x, "transposed": lambda x, permute: permute(2, 0, 1), "swapped": lambda x, permute: permute(0, 2, 1),
+    "every second": lambda x, permute: x[::2],
+    "without an edge": lambda x, permute: x[:, 3:], "backwards": lambda x, permute: x[:, :, ::-1],
+    "squares": lambda x, permute: x * x,
+}
+SHAPES = [(523, 7, 41), (3, 211, 401), (67, 1009, 3), (35001, 5, 1), (9, 10, 1601)]
+CASES = [(SHAPES[0], view) for view in VIEWS] + [(shape, "plain") for shape in SHAPES[1:]]
+
+
+@pytest.mark.parametrize(("shape", "view"), CASES, ids=str)
+def test_sums_by_parts(shape, view):
+    x = np.random.default_rng(5).random(shape, np.float32)
+    t, y = VIEWS[view](Tensor(x), Tensor(x).permute), VIEWS[view](x, x.transpose)
+    for axes in ((0,), (1,), (0, 1), (0, 2), (0, 1, 2)):
+        np.testing.assert_allclose(t.sum(axes).numpy(), y.sum(axes, np.float64), rtol=1e-5)
+    np.testing.assert_array_equal(t.max((0, 1)).numpy(), y.max((0, 1)))
+
+
+def test_the_sum_of_a_view_walks_through_memory_in_order():
+    (_, _, program), *_ = follow(Tensor.empty(1649, 3409).T.sum(), cpu_target("+avx2,+fma")).kernels
+    assert not any(n.op.name in ("CDIV", "CMOD") for n in program.uops)
+    assert sum(n.op.name == "LOAD" and n.dtype.lanes == 8 for n in program.uops) >= 8
+
+
+def test_narrow_rows_are_added_side_by_side():
+    (_, _, program), *_ = follow(Tensor.empty(61000, 3).sum(0), cpu_target("+avx2,+fma")).kernels
+    assert all(n.dtype.lanes == 8 for n in program.uops if n.op.name == "LOAD")
+
+
+def test_parts_are_the_same_for_any_number_of_threads():
+    x = Tensor.empty(1000003)
+    names = [[call.name for call, _, _ in follow(x.sum(), cpu_target("+avx2,+fma", threads=n)).kernels] for n in (1, 2, 7)]
+    assert names[0] == names[1] == names[2]
+    assert len(names[0]) == 2
