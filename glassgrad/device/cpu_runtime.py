@@ -1,12 +1,13 @@
 """The CPU's native launcher: a thread pool and a loop over kernel launches, written as LLVM IR and compiled once.
 
-One call runs a list of rows (a whole graph). A row is four words: kernel, arguments, count, flags. The range 0..count of a row is cut
-in pieces that the caller and the workers take one by one from a shared counter; a row begins when the row before is complete.
+One call runs a list of rows (a whole graph). A row is four words: kernel, arguments, count, flags. From the range 0..count of a row the
+caller and the workers take pieces, ever smaller ones, by a shared counter; a row begins when the row before is complete.
 Results do not depend on who takes which piece, since kernels write each output element from one gidx0 only.
 
 The pool's protocol: `state` holds (epoch, open bit, number of workers inside). The caller fills the job in, opens a new epoch,
 works itself, closes the epoch and waits for those inside to leave. A worker that comes late finds the epoch closed and nobody waits
-for it, so a core taken by another process costs no more than its share. Workers spin shortly, then sleep on a condition variable.
+for it, so a core taken by another process costs no more than its share. Workers spin shortly, then longer but giving way to other
+processes, then sleep on a condition variable.
 A second Python thread that finds the pool busy runs its rows alone.
 """
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 
 CALL_WORDS = 7
 SERIAL = 1                                    # row flag: the caller runs the whole row
-SPINS = 2000                                  # about 30 us of spinning before a worker sleeps: longer than the gap between two rows
+SPINS = 2000                                  # about 30 us of spinning: longer than the gap between two rows
+LINGERS = 8                                   # times as many in all before a worker sleeps, giving way to other processes: to be woken takes 50 us
 # byte offsets in the pool; the words that different threads write stand in different cache lines
 _STATE, _NEXT, _JOB, _BUSY, _SLEEPERS, _STOP, _LIVE, _SPIN, _MUTEX, _COND, POOL_BYTES = 0, 128, 256, 384, 512, 520, 528, 536, 640, 768, 1024
 
@@ -42,30 +44,40 @@ def source() -> str:
         "i32 @pthread_cond_wait(ptr, ptr)", "i32 @pthread_cond_signal(ptr)", "i32 @pthread_cond_broadcast(ptr)",
         "ptr @pthread_getspecific(i32)", "i32 @pthread_setspecific(i32, ptr)", "i32 @sched_yield()", "i32 @posix_memalign(ptr, i64, i64)",
         "void @free(ptr)", *([f"void @{pause.replace('i32 1', 'i32')}"] if pause else [])))
-    fields = {"STATE": _STATE, "NEXT": _NEXT, "FN": _JOB, "ARGS": _JOB + 8, "COUNT": _JOB + 16, "CHUNK": _JOB + 24, "LIMIT": _JOB + 32,
+    fields = {"STATE": _STATE, "NEXT": _NEXT, "FN": _JOB, "ARGS": _JOB + 8, "COUNT": _JOB + 16, "PART": _JOB + 24, "LIMIT": _JOB + 32,
               "BUSY": _BUSY, "SLEEPERS": _SLEEPERS, "STOP": _STOP, "LIVE": _LIVE, "SPIN": _SPIN, "MUTEX": _MUTEX, "COND": _COND}
-    text = _TEXT.replace("$PAUSE", f"call void @{pause}" if pause else "")
+    text = _TEXT.replace("$PAUSE", f"call void @{pause}" if pause else "").replace("LINGERS", str(LINGERS))
     for name in sorted(fields, key=len, reverse=True):
         text = text.replace(f"@{name}(%pool)", f"getelementptr i8, ptr %pool, i64 {fields[name]}")
     return f"{declares}\n{text}"
 
 
 _TEXT = """
-; take pieces of the open job until none is left
-define internal void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %chunk) nounwind {
+; take pieces of the open job until none is left: each `part`-th of what is left, so that all are done at about the same time
+define internal void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %part) nounwind {
 entry:
   %next = @NEXT(%pool)
+  br label %look
+look:
+  %first = load atomic i64, ptr %next monotonic, align 8
   br label %take
 take:
-  %i = atomicrmw add ptr %next, i64 %chunk monotonic
-  %some = icmp slt i64 %i, %count
-  br i1 %some, label %run, label %done
+  %i = phi i64 [ %first, %look ], [ %now, %try ]
+  %left = sub i64 %count, %i
+  %some = icmp sgt i64 %left, 0
+  br i1 %some, label %try, label %done
+try:
+  %c0 = udiv i64 %left, %part
+  %c1 = icmp eq i64 %c0, 0
+  %chunk = select i1 %c1, i64 1, i64 %c0
+  %end = add i64 %i, %chunk
+  %got = cmpxchg ptr %next, i64 %i, i64 %end monotonic monotonic
+  %now = extractvalue { i64, i1 } %got, 0
+  %mine = extractvalue { i64, i1 } %got, 1
+  br i1 %mine, label %run, label %take
 run:
-  %far = add i64 %i, %chunk
-  %in = icmp slt i64 %far, %count
-  %end = select i1 %in, i64 %far, i64 %count
   call void %fn(ptr %args, ptr %args, i64 %i, i64 %end)
-  br label %take
+  br label %look
 done:
   ret void
 }
@@ -81,7 +93,7 @@ entry:
   %fnp = @FN(%pool)
   %argsp = @ARGS(%pool)
   %countp = @COUNT(%pool)
-  %chunkp = @CHUNK(%pool)
+  %partp = @PART(%pool)
   %limitp = @LIMIT(%pool)
   %live = @LIVE(%pool)
   br label %idle
@@ -113,8 +125,8 @@ job:
   %fn = load ptr, ptr %fnp
   %args = load ptr, ptr %argsp
   %count = load i64, ptr %countp
-  %chunk = load i64, ptr %chunkp
-  call void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %chunk)
+  %part = load i64, ptr %partp
+  call void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %part)
   br label %leave
 leave:
   %was = atomicrmw sub ptr %state, i64 1 release
@@ -127,10 +139,21 @@ go_on:
   %n1 = add i64 %n, 1
   %spins = load atomic i64, ptr %spinp monotonic, align 8
   %more = icmp slt i64 %n, %spins
-  br i1 %more, label %relax, label %sleep
+  br i1 %more, label %relax, label %linger
 relax:
   $PAUSE
   br label %spin
+linger:                                   ; still awake, but whoever else wants this core gets it
+  %most = mul i64 %spins, LINGERS
+  %awhile = icmp slt i64 %n, %most
+  br i1 %awhile, label %polite, label %sleep
+polite:
+  %yes = and i64 %n, 15
+  %now = icmp eq i64 %yes, 0
+  br i1 %now, label %yield, label %relax
+yield:
+  %y = call i32 @sched_yield()
+  br label %relax
 sleep:
   %l = call i32 @pthread_mutex_lock(ptr %mutex)
   %sl = atomicrmw add ptr %sleepers, i64 1 seq_cst
@@ -227,17 +250,14 @@ entry:
   %fnp = @FN(%pool)
   %argsp = @ARGS(%pool)
   %countp = @COUNT(%pool)
-  %chunkp = @CHUNK(%pool)
+  %partp = @PART(%pool)
   %limitp = @LIMIT(%pool)
-  %pieces = shl i64 %threads, 3
-  %c0 = udiv i64 %count, %pieces
-  %c1 = icmp eq i64 %c0, 0
-  %chunk = select i1 %c1, i64 1, i64 %c0
+  %part = shl i64 %threads, 2
   %limit = sub i64 %threads, 1
   store ptr %fn, ptr %fnp
   store ptr %args, ptr %argsp
   store i64 %count, ptr %countp
-  store i64 %chunk, ptr %chunkp
+  store i64 %part, ptr %partp
   store atomic i64 %limit, ptr %limitp monotonic, align 8
   store atomic i64 0, ptr %next monotonic, align 8
   %s = load atomic i64, ptr %state monotonic, align 8
@@ -256,7 +276,7 @@ rouse:
   call void @wake(ptr %pool, i64 %want)
   br label %mine
 mine:
-  call void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %chunk)
+  call void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %part)
   %o = atomicrmw and ptr %state, i64 -65537 acq_rel
   br label %join
 join:
