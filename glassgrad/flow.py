@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, order, prepare, scratch, tile, windows
+from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, order, pairs, prepare, scratch, tile, windows
 from glassgrad.passes.kernels import KernelCall
 from glassgrad.passes.reuse import find_reuses
 from glassgrad.rewrite import driver, trace
@@ -49,6 +49,7 @@ TENSOR_FLOW = (
 
 KERNEL_FLOW = (
     Pass("simplify", "constants and gates that say nothing would be computed for every element", rules(algebra.all)),
+    Pass("pair products", "16-bit multipliers would compute one small product at a time", pairs.pair_products, when=lambda t: Ops.PAIRMUL in t.ops),
     Pass("tile", "threads, vectors and registers would stand idle", tile.tile),
     Pass("widen scratch", "the values of one tile would overwrite each other", scratch.widen_scratch),
     Pass("lower ops", "the target cannot compute some ops itself", lower_ops.lower_ops),

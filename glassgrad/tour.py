@@ -34,6 +34,8 @@ ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression 
                          "Tensor.empty(1, 1, 6).conv_transpose2d(Tensor.empty(1, 1, 3))"),
     "split long reductions": ("64 rows keep all cores busy", "Tensor.empty(1 << 20).sum()"),
     "simplify": ("a graph that was scheduled from simple views is simple", "Tensor.empty(8) * 1.0 + 0.0"),
+    "pair products": ("nothing here multiplies small integers",
+                      "Tensor.empty(32, 32, dtype='int8').matmul(Tensor.empty(32, 32, dtype='int8'), dtype='int32')"),
     "lower dtypes": ("the target computes in float32", "Tensor.empty(64, dtype='bfloat16') + 1"),
 }
 """The tour follows these too, so that no pass stands in the list without an example."""

@@ -98,7 +98,7 @@ class Kernel:
 
     def _name_operands(self, s: Statement) -> None:
         """What a product is made of may be copied as it is there: widened, scaled, two elements in one."""
-        if s.node.op is not Ops.REDUCE or s.node.src[0].op is not Ops.MUL: return
+        if s.node.op is not Ops.REDUCE or s.node.src[0].op not in (Ops.MUL, Ops.PAIRMUL): return
         for x in s.node.src[0].src:
             inside = toposort((x,), stop=lambda n: n.op is Ops.LOAD)
             if not all(n.op.is_alu or n.op in (Ops.LOAD, Ops.CONST) for n in inside): continue

@@ -215,7 +215,7 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
         tile = sorted((r for r in k.free[node] if r.arg.kind in ("UPCAST", "LANE")), key=lambda r: (r.arg.kind == "LANE", r.arg.id))
         tiles = (block,) if block is not None and block in k.free[node] else ()
         a = next(k.accesses[n] for n in node.toposort() if n.op is Ops.LOAD)
-        is_along = node in rows and a.step(deep[-1]) == 1          # rows that lie as they are read are copied in vectors
+        is_along = node in rows and a.step(deep[-1]) in (1, 2)          # rows that lie as they are read are copied in vectors
         order = (*tiles, *tile, *deep) if is_along else (*tiles, *deep, *tile)
         copies = {r: k.new_range(r.src[0], r.arg.kind if r in tile else "LOOP") for r in order}
         if node in panels: outer |= k.free[node].difference(copies)

@@ -42,7 +42,8 @@ def cpu_target(features: str, *, threads: int = 1, l1_bytes: int = 32 << 10, l2_
     native = {d for d in dtypes.all if not d.is_float} | {dtypes.float32, dtypes.float64} | ({dtypes.float16} if half else set())
     storage = {dtypes.bfloat16} | ({dtypes.float16} if {"f16c", "neon"} & has else set())
     rounds = bool({"sse4.1", "avx", "neon", "avx2", "avx512f"} & has)      # without: LLVM calls truncf, which a JIT cannot find
-    return Target("CPU", ops=ARITHMETIC if rounds else ARITHMETIC - {Ops.TRUNC}, dtypes=frozenset(native),
+    pairs = {Ops.PAIRMUL} if "avx2" in has and not wide else set()
+    return Target("CPU", ops=(ARITHMETIC if rounds else ARITHMETIC - {Ops.TRUNC}) | pairs, dtypes=frozenset(native),
                   storage_dtypes=frozenset(native | storage), lanes=16 if wide else 8 if "avx2" in has else 4,
                   registers=32 if wide or "neon" in has else 16, threads=threads, fma=bool({"fma", "neon"} & has),
                   l1_bytes=l1_bytes, l2_bytes=l2_bytes, llc_bytes=llc_bytes, features=features)
@@ -515,6 +516,7 @@ class _Writer:
         if op in (Ops.MAX, Ops.MIN) and ds.is_float:
             constant = [s for s in src if _constant(s) is not None and _constant(s) == _constant(s)]
             if constant: return self.pick_constant(op, ds, self[constant[0]], self[src[constant[0] is src[0]]])
+        if op is Ops.PAIRMUL: return self.pair_product(src[0], src[1])
         if len(src) == 2:
             return self.binary(op, ds, x, self[src[1]], " nsw" if op in (Ops.ADD, Ops.SUB, Ops.MUL) and _never_wraps(n) else "")
         if op is Ops.MULACC:
@@ -536,6 +538,21 @@ class _Writer:
         if d.is_bool: return self.let(f"{_BOOL_OP[op]} {ty} {x}, {y}")
         if op in (Ops.MAX, Ops.MIN): return self.extreme(op, d, x, y)
         return self.let(f"{_FLOAT_OP[op]} {ty} {x}, {y}" if d.is_float else f"{_INT_OP[op]}{exact} {ty} {x}, {y}")
+
+    def pair_product(self, x: UOp, y: UOp) -> str:
+        """pmaddwd; what is shorter than its registers stands in a part of one."""
+        lanes, ty = x.dtype.lanes, self.ty(x.dtype)
+        wide, half = 4 if lanes <= 4 else 8, "<8 x i16>" if lanes <= 4 else "<16 x i16>"
+        full = f"<{wide} x i32>"
+
+        def halves(n: UOp) -> str:
+            text = self[n]
+            if lanes == 1: text = self.let(f"insertelement {full} zeroinitializer, {ty} {text}, i64 0")
+            elif lanes < wide: text = self.let(f"shufflevector {ty} {text}, {ty} zeroinitializer, <{wide} x i32> {_seq('i32', range(wide))}")
+            return f"{half} {self.let(f'bitcast {full} {text} to {half}')}"
+        value = self.let(self.call("llvm.x86.sse2.pmadd.wd" if wide == 4 else "llvm.x86.avx2.pmadd.wd", full, halves(x), halves(y)))
+        if lanes == 1: return self.let(f"extractelement {full} {value}, i64 0")
+        return value if lanes == wide else self.let(f"shufflevector {full} {value}, {full} poison, <{lanes} x i32> {_seq('i32', range(lanes))}")
 
     def extreme(self, op: Op, d: DType, x: str, y: str) -> str:
         """MAX and MIN; NaN if one is. On x86 the compare and select is one maxps(y, x), which keeps x when either is NaN, so only

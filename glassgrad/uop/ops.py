@@ -314,6 +314,10 @@ add_op("SHL", arity=2, doc="x << y, 0 <= y < bits", text="<<", py=lambda x, y: x
        grad=lambda n, g: (None, None), domain=(0, 7), dtypes="int")
 add_op("SHR", arity=2, doc="x >> y, 0 <= y < bits; keeps the sign", text=">>", py=lambda x, y: x >> y, npf=lambda x, y: np.right_shift(x, y),
        grad=lambda n, g: (None, None), domain=(0, 7), dtypes="int")
+add_op("PAIRMUL", arity=2, doc="the lower halves' product plus the upper halves', signed", cost=1, dtypes="int32",
+       py=lambda x, y: ((x & 0xFFFF ^ 0x8000) - 0x8000) * ((y & 0xFFFF ^ 0x8000) - 0x8000) + (x >> 16) * (y >> 16),
+       npf=lambda x, y: (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16), grad=lambda n, g: (None, None), commutes=True,
+       decomp=lambda n: (n.src[0] << 16 >> 16) * (n.src[1] << 16 >> 16) + (n.src[0] >> 16) * (n.src[1] >> 16))
 add_op("THREEFRY", arity=2, doc="random bits: uint64 counter, uint64 key", py=_threefry, npf=_threefry_np, grad=lambda n, g: (None, None),
        cost=60, dtypes="uint64")
 add_op("WHERE", arity=3, doc="y where x, else z", py=lambda x, y, z: y if x else z, npf=lambda x, y, z: np.where(x, y, z),

@@ -28,7 +28,7 @@ DEVICES = ("CPU", "PYTHON", "CL")
 FORMS = ("flat", "broadcast", "view")
 JOINED = ("CL",)                                    # where a kernel takes half a second to compile, a batch is one kernel
 KINDS = {"any": lambda d: True, "number": lambda d: not d.is_bool, "float": lambda d: d.is_float, "int": lambda d: d.is_int,
-         "bool": lambda d: d.is_bool, "uint64": lambda d: d.name == "uint64"}
+         "bool": lambda d: d.is_bool, "uint64": lambda d: d.name == "uint64", "int32": lambda d: d is dtypes.int32}
 
 
 @dataclass(frozen=True)

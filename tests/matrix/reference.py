@@ -142,13 +142,18 @@ def threefry(x: int, key: int) -> int:
     return right * 2 ** 32 + left
 
 
+def half(x: int) -> int:
+    """The lower 16 bits as a signed number."""
+    return (x + 2 ** 15) % 2 ** 16 - 2 ** 15
+
+
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "CMPLT": lambda x, y: x < y, "CMPLE": lambda x, y: x <= y, "CMPEQ": lambda x, y: x == y, "CMPNE": lambda x, y: x != y}
 ON_INTS: dict[str, Callable[..., int]] = {
     "NEG": lambda x: -x, "ADD": lambda x, y: x + y, "SUB": lambda x, y: x - y, "MUL": lambda x, y: x * y, "MULACC": lambda x, y, z: x * y + z,
     "MAX": max, "MIN": min, "CDIV": divide, "CMOD": lambda x, y: x - divide(x, y) * y, "AND": lambda x, y: x & y, "OR": lambda x, y: x | y,
     "XOR": lambda x, y: x ^ y, "SHL": lambda x, y: x * 2 ** y, "SHR": lambda x, y: x // 2 ** y, "THREEFRY": threefry,
-    "WHERE": lambda x, y, z: y if x else z, **COMPARE}
+    "PAIRMUL": lambda x, y: half(x) * half(y) + half(x // 2 ** 16) * half(y // 2 ** 16), "WHERE": lambda x, y, z: y if x else z, **COMPARE}
 ON_BOOLS: dict[str, Callable[..., bool]] = {
     "ADD": lambda x, y: x or y, "MUL": lambda x, y: x and y, "MAX": lambda x, y: x or y, "MIN": lambda x, y: x and y,
     "AND": lambda x, y: x and y, "OR": lambda x, y: x or y, "XOR": lambda x, y: x != y, "MULACC": lambda x, y, z: (x and y) or z,

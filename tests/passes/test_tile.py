@@ -86,6 +86,16 @@ def test_products_of_narrow_types(cpu, dtype, turned):
     np.testing.assert_array_equal(a.matmul(b, dtype=wide).numpy(), expected)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+def test_extreme_products_in_pairs(cpu, dtype):
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    x = np.random.default_rng(2).choice(np.array([least, most, 0, 1], dtype), (40, 34))
+    y = np.random.default_rng(3).choice(np.array([least, most, 0, 1], dtype), (34, 50))
+    expected = x.astype("i8") @ y.astype("i8")
+    np.testing.assert_array_equal(Tensor(x).matmul(Tensor(y), dtype="int32").numpy(), expected.astype("i4"))
+    assert any(n.op is Ops.PAIRMUL for p in programs(Tensor(x).matmul(Tensor(y), dtype="int32")) for n in p.uops)
+
+
 def test_a_long_sum_reads_few_far_rows_at_once():
     program, = programs(Tensor.empty(1, 2048) @ Tensor.empty(2048, 2048))
     assert [n.src[0].arg for n in program.uops if n.op is Ops.RANGE and n.arg.kind == "REDUCE"] == [8]
