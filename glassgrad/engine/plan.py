@@ -336,7 +336,7 @@ def _delay_updates(rows: Sequence[Row], units: Sequence[Unit], inputs: int, outp
         unit, known = units[row.unit], inputs + outputs
         if max(row.bufs, default=0) >= known or any(row.bufs[o] in readers for o in unit.outs): continue
         late[step] = max((readers[row.bufs[i]][-1] for _, i in unit.reuses if row.bufs[i] < inputs), default=step)
-    return [rows[step] for step in sorted(range(len(rows)), key=lambda step: (late.get(step, step), step in late))]
+    return [rows[step] for step in sorted(range(len(rows)), key=lambda step: (late.get(step, step), late.get(step, step) > step))]
 
 
 def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
