@@ -18,6 +18,7 @@ from glassgrad.rewrite import driver, trace
 from glassgrad.target.program import Param, Program
 from glassgrad.target.target import Target
 from glassgrad.uop import forms
+from glassgrad.uop.infer import free_axes
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -109,13 +110,10 @@ def base(buf: UOp) -> UOp:
 
 def count_work(ast: UOp) -> tuple[int, int]:
     """(float operations, bytes of all buffers touched once) of a kernel."""
-    free: dict[UOp, frozenset[UOp]] = {}
     flops = moved = 0
     for n in ast.toposort():
-        f = frozenset((n,)) if n.op is Ops.RANGE else frozenset().union(*(free[s] for s in n.src)) if n.src else frozenset()
-        if n.op is Ops.REDUCE: flops += math.prod(r.src[0].arg for r in f if r.src[0].op is Ops.CONST)
-        elif n.op.is_alu and n.dtype.is_float and n.op is not Ops.CAST:
-            flops += math.prod(r.src[0].arg for r in f if r.src[0].op is Ops.CONST)
         if n.op is Ops.PARAM and n.arg.kind == "buffer": moved += n.arg.size * n.dtype.itemsize
-        free[n] = f - frozenset(n.src[1:]) if n.op in (Ops.REDUCE, Ops.END) else f
+        elif n.op is Ops.REDUCE or n.op.is_alu and n.dtype.is_float and n.op is not Ops.CAST:
+            loops = free_axes(n).union(n.src[1:]) if n.op is Ops.REDUCE else free_axes(n)
+            flops += math.prod(r.src[0].arg for r in loops if r.src[0].op is Ops.CONST)
     return flops, moved

@@ -13,7 +13,7 @@ from glassgrad.passes.algebra import simplify
 from glassgrad.passes.linearize import affine
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
-from glassgrad.uop.infer import bounds
+from glassgrad.uop.infer import bounds, free_axes
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, toposort
 
@@ -66,10 +66,7 @@ class Kernel:
     def __init__(self, sink: UOp) -> None:
         self.sink = sink
         self.order = sink.toposort()
-        self.free: dict[UOp, frozenset[UOp]] = {}
-        for n in self.order:
-            f = frozenset((n,)) if n.op is Ops.RANGE else frozenset().union(*(self.free[s] for s in n.src)) if n.src else frozenset()
-            self.free[n] = f - frozenset(n.src[1:]) if n.op in CLOSERS else f
+        self.free = {n: free_axes(n) for n in self.order}
         self.accesses = {n: self._access(n) for n in self.order if n.op in (Ops.LOAD, Ops.STORE)}
         self.statements = [self._statement(n) for n in self.order if n.op in CLOSERS]
         for s in self.statements: self._name_operands(s)

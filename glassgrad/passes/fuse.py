@@ -15,8 +15,9 @@ import math
 from typing import NamedTuple
 
 from glassgrad.passes.share import Facts, share_kernels
-from glassgrad.passes.views import TRUE, ZERO, Demand, Index, demands, is_disjoint, new_range
+from glassgrad.passes.views import TRUE, ZERO, Axes, Demand, Index, demands, is_disjoint
 from glassgrad.target.target import Target
+from glassgrad.uop.infer import free_axes
 from glassgrad.uop.ops import Ops, StoreArg
 from glassgrad.uop.uop import UOp, substitute, toposort
 
@@ -37,17 +38,6 @@ class Want(NamedTuple):
     idx: Index
     gate: UOp
     loops: tuple[UOp, ...]
-
-
-def free_ranges(x: UOp, memo: dict[UOp, frozenset[UOp]]) -> frozenset[UOp]:
-    """The loop axes an index expression depends on."""
-    found = memo.get(x)
-    if found is None:
-        for n in toposort((x,), stop=lambda n: n in memo):
-            if n not in memo:
-                memo[n] = frozenset((n,)) if n.op is Ops.RANGE else frozenset().union(*(memo[s] for s in n.src)) if n.src else frozenset()
-        found = memo[x]
-    return found
 
 
 def stored_under(x: UOp) -> UOp | None:
@@ -104,8 +94,8 @@ def is_split(i: UOp) -> bool:
 class Chooser:
     """The walk's state: who wants what, what was decided, and why."""
 
-    def __init__(self, sink: UOp, target: Target, stored: set[UOp]) -> None:
-        self.sink, self.target, self.stored = sink, target, stored
+    def __init__(self, sink: UOp, target: Target, stored: set[UOp], known: dict) -> None:
+        self.sink, self.target, self.stored, self.known = sink, target, stored, known
         self.order = sink.toposort()
         self.cost, self.long = estimate_costs(self.order, stored)
         self.wants: dict[UOp, dict[Want, None]] = {n: {} for n in self.order}
@@ -113,8 +103,7 @@ class Chooser:
         self.stages: dict[UOp, tuple[int, ...]] = {}
         self.loops: dict[UOp, tuple[UOp, ...]] = {}      # of each stored value's kernel
         self.facts: dict[UOp, Facts] = {}
-        self.counter = [0]
-        self.memo: dict[UOp, frozenset[UOp]] = {}
+        self.axes: dict[UOp, Axes] = {}                  # which each kernel numbers from 0
         self.min_parallel = 1024 if target.has_grid else 4
         self.stage_limit = 1024 if target.has_grid else STAGE_ELEMENTS
 
@@ -138,7 +127,8 @@ class Chooser:
             if reason is not None:
                 self.reasons[n] = reason
                 self.note_reads(n, wants)
-                axes = tuple(new_range(self.counter, m) for m in n.shape)
+                self.axes[n] = Axes(self.known)
+                axes = tuple([self.axes[n].new(m) for m in n.shape])
                 self.loops[n] = tuple(r for r in axes if r is not ZERO)
                 value = n.src[0] if n.op is Ops.CONTIGUOUS else n
                 total = n.size * max(reduce_work(value, self.cost, self.stored), self.cost[value])
@@ -147,7 +137,7 @@ class Chooser:
             elif stage is not None:
                 self.stages[n] = stage
                 root, idx, gate, loops = wants[0]
-                axes = tuple(idx[a] if a in stage else new_range(self.counter, m) for a, m in enumerate(n.shape))
+                axes = tuple(idx[a] if a in stage else self.axes[root].new(m) for a, m in enumerate(n.shape))
                 shared = {idx[a] for a in stage}
                 loops = (*(r for r in loops if r in shared), *(r for a, r in enumerate(axes) if a not in stage and r is not ZERO))
                 wants = [Want(root, axes, TRUE, loops)]
@@ -190,12 +180,12 @@ class Chooser:
         elif n.op is Ops.SCAN: wanted = [Demand(n.src[0], want.idx, want.gate)]
         elif n.op is Ops.SCATTER:
             base, index, x = n.src
-            inner = tuple(new_range(self.counter, m) for m in x.shape)
+            inner = tuple([self.axes[want.root].new(m) for m in x.shape])
             loops = tuple(r for r in inner if r is not ZERO)
             self.want(base, want)
             for s in (index, x): self.want(s, Want(want.root, inner, TRUE, loops))
             return
-        else: wanted = demands(n, want.idx, want.gate, self.counter, self.gather)
+        else: wanted = demands(n, want.idx, want.gate, self.axes[want.root], self.gather)
         for d in wanted:
             self.want(d.src, Want(want.root, d.idx, d.gate, want.loops + d.ranges))
 
@@ -210,8 +200,11 @@ class Chooser:
         return trips(w.loops[:self.depth(w)])
 
     def depth(self, w: Want) -> int:
-        deps: frozenset[UOp] = frozenset().union(*(free_ranges(i, self.memo) for i in (*w.idx, w.gate)))
-        return max((k + 1 for k, r in enumerate(w.loops) if r in deps), default=0)
+        """The loops down to the innermost that this want depends on."""
+        deps = {i: free_axes(i) for i in (*w.idx, w.gate) if i.op is not Ops.CONST}
+        depth = len(w.loops)
+        while depth and not any(w.loops[depth - 1] in d for d in deps.values()): depth -= 1
+        return depth
 
     def decide(self, n: UOp, wants: list[Want]) -> tuple[str | None, tuple[int, ...] | None]:
         """Why `n` must be stored (or None), and the axes it is staged by (or None)."""
@@ -240,7 +233,7 @@ class Chooser:
         if total < PARALLEL_WORK // 8 and len(wants) == 1: return None
         for w, e in zip(wants, evals):
             outer = [r for r in w.loops if r.arg.kind != "REDUCE"]
-            deps: frozenset[UOp] = frozenset().union(*(free_ranges(i, self.memo) for i in w.idx))
+            deps: frozenset[UOp] = frozenset().union(*map(free_axes, w.idx))
             if total > PARALLEL_WORK and any(r not in outer for r in deps) and n.op is Ops.REDUCE and not self._under_fold(n):
                 return "it is a reduction inside another reduction"
             parallel = math.prod(r.src[0].arg for r in deps)
@@ -287,5 +280,6 @@ def _mark(op: object, n: UOp, arg: object) -> UOp:
 
 def choose_stores(sink: UOp, target: Target) -> UOp:
     """Mark what is stored (CONTIGUOUS, with its reason) and what is staged inside a kernel (STAGE)."""
-    first = Chooser(sink, target, set()).choose()
-    return Chooser(sink, target, set(first.reasons)).choose().mark()
+    known: dict = {}
+    first = Chooser(sink, target, set(), known).choose()
+    return Chooser(sink, target, set(first.reasons), known).choose().mark()

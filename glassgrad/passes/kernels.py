@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from glassgrad.passes.algebra import simplify
 from glassgrad.passes.fuse import stored_under
-from glassgrad.passes.views import INDEX, TRUE, ZERO, Demand, Index, both, demands, flatten, new_range
+from glassgrad.passes.views import INDEX, TRUE, ZERO, Axes, Demand, Index, both, demands
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import CompilerBug
 from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg, StoreArg
@@ -54,7 +54,8 @@ def cut_kernels(sink: UOp) -> list[KernelCall]:
             slots[n] = free
             free += 1
         kernels.setdefault(n.arg.kernel, []).append(n)
-    return in_order([_Cutter(roots, slots).call() for roots in kernels.values()], {slots[s] for s in sink.src})
+    known: dict = {}
+    return in_order([_Cutter(roots, slots, known).call() for roots in kernels.values()], {slots[s] for s in sink.src})
 
 
 def in_order(calls: list[KernelCall], results: set[int]) -> list[KernelCall]:
@@ -112,14 +113,14 @@ def _tell_apart(sink: UOp) -> UOp:
 class _Cutter:
     """Writes one kernel: `lower` gives the value wanted at an index, once per (node, index, gate)."""
 
-    def __init__(self, roots: list[UOp], slots: dict[UOp, int]) -> None:
+    def __init__(self, roots: list[UOp], slots: dict[UOp, int], known: dict) -> None:
         self.roots, self.slots = roots, slots
         self.made: dict[UOp, tuple[UOp, UOp]] = {}       # what this kernel stores: its place and its value
         self.memo: dict[tuple[UOp, Index, UOp], UOp] = {}
         self.params: dict[UOp, UOp] = {}
         self.bufs: list[int] = []
         self.vals: list[int] = []
-        self.counter = [0]
+        self.axes = Axes(known)
         self.staged: dict[tuple[UOp, Index], list[Demand]] = {}
         self.scratch: dict[UOp, UOp] = {}
         self.sites: dict[str, None] = {}
@@ -139,7 +140,7 @@ class _Cutter:
         if n.op is Ops.SORT: effect = self.sort(n, outs[0])
         elif n.op is Ops.SCATTER: effect = self.scatter(n, outs[0])
         else:
-            loops = tuple(r for m in n.shape if (r := new_range(self.counter, m)) is not ZERO)
+            loops = tuple(r for m in n.shape if (r := self.axes.new(m)) is not ZERO)
             stores = [self.stored(root, out, loops) for root, out in zip(self.roots, outs)]
             effect = end(stores[0] if len(stores) == 1 else UOp.sink(*stores), loops)
         ast = self.numbered(self.closed_once(UOp.sink(effect)))
@@ -157,7 +158,7 @@ class _Cutter:
             if axis is not ZERO: value = UOp(Ops.SCAN, n.dtype, (value, axis), n.arg)
             self.note(n)
         else: value = self.lower(n, idx, TRUE)
-        at = flatten(idx, n.shape)
+        at = self.axes.flat(idx, n.shape)
         self.made[root] = at, value
         return store(out, at, value)
 
@@ -174,7 +175,7 @@ class _Cutter:
                     stale = dict.fromkeys(new.src[1:])
                     for c in reversed(new.toposort()):
                         if c.op is Ops.REDUCE and not stale.keys().isdisjoint(c.toposort()): stale |= dict.fromkeys(c.src[1:])
-                    new = substitute((new,), {r: new_range(self.counter, r.src[0].arg, r.arg.kind) for r in stale})[0]
+                    new = substitute((new,), {r: self.axes.new(r.src[0].arg, r.arg.kind) for r in stale})[0]
                 for r in new.src[1:]: claimed[r] = new
             memo[n] = new
         return memo[sink]
@@ -218,12 +219,12 @@ class _Cutter:
                     if at is None:
                         stack.append((n.src[1], idx, gate))
                         continue
-                    wanted = demands(n, idx, gate, self.counter, lambda *_, at=at: simplify(at.cast(INDEX)))[:1]
+                    wanted = demands(n, idx, gate, self.axes, lambda *_, at=at: simplify(at.cast(INDEX)))[:1]
                 elif n.op is Ops.STAGE and (n, shared := tuple(idx[a] for a in n.arg)) in self.staged: wanted = self.staged[n, shared]
                 elif n.op is Ops.STAGE:
-                    axes = tuple(i if a in n.arg else new_range(self.counter, m) for a, (i, m) in enumerate(zip(idx, n.shape)))
+                    axes = tuple(i if a in n.arg else self.axes.new(m) for a, (i, m) in enumerate(zip(idx, n.shape)))
                     wanted = self.staged[n, shared] = [Demand(n.src[0], axes, TRUE)]
-                else: wanted = demands(n, idx, gate, self.counter, None)  # type: ignore[arg-type]
+                else: wanted = demands(n, idx, gate, self.axes, None)  # type: ignore[arg-type]
                 plans[key] = wanted
             missing = [(d.src, d.idx, d.gate) for d in wanted if (d.src, d.idx, d.gate) not in memo]
             if missing:
@@ -237,9 +238,9 @@ class _Cutter:
         if n.op is Ops.CONST: return n
         if n in self.made:
             at, value = self.made[n]
-            if flatten(idx, n.shape) is not at: raise CompilerBug(f"kernels: read elsewhere in the kernel that stores it: {n.arg.reason}")
+            if self.axes.flat(idx, n.shape) is not at: raise CompilerBug(f"kernels: read elsewhere in the kernel that stores it: {n.arg.reason}")
             return value
-        if n.op is Ops.CONTIGUOUS or n.op is Ops.BUFFER: return load(self.param(n, "buffer", n.size), flatten(idx, n.shape), gate)
+        if n.op is Ops.CONTIGUOUS or n.op is Ops.BUFFER: return load(self.param(n, "buffer", n.size), self.axes.flat(idx, n.shape), gate)
         if n.op is Ops.IOTA: return simplify(idx[0].cast(n.dtype))
         if n.op in (Ops.KEY, Ops.VAR): return self.param(n, "value", 1)
         return None
@@ -262,8 +263,8 @@ class _Cutter:
             inner = tuple(i for a, i in enumerate(wanted[0].idx) if a not in n.arg)
             shape = tuple(m for a, m in enumerate(n.shape) if a not in n.arg)
             kept = self.scratch.get(values[0])
-            if kept is None: kept = self.scratch[values[0]] = stage(values[0], flatten(inner, shape), inner, len(self.scratch), math.prod(shape))
-            return load(kept, flatten(tuple(i for a, i in enumerate(idx) if a not in n.arg), shape), gate)
+            if kept is None: kept = self.scratch[values[0]] = stage(values[0], self.axes.flat(inner, shape), inner, len(self.scratch), math.prod(shape))
+            return load(kept, self.axes.flat(tuple(i for a, i in enumerate(idx) if a not in n.arg), shape), gate)
         return values[0]
 
     def scatter(self, n: UOp, out: UOp) -> UOp:
@@ -271,15 +272,15 @@ class _Cutter:
         base, index, x = n.src
         axis = n.arg.axis
         self.note(n)
-        rows = tuple(ZERO if a == axis else new_range(self.counter, m) for a, m in enumerate(x.shape))
+        rows = tuple(ZERO if a == axis else self.axes.new(m) for a, m in enumerate(x.shape))
         whole = all(a == axis or m == n.shape[a] for a, m in enumerate(x.shape))
-        at = tuple(new_range(self.counter, m) if a == axis or not whole else rows[a] for a, m in enumerate(n.shape))
-        first = end(store(out, flatten(at, n.shape), self.lower(base, at, TRUE)), tuple(r for r in at if r not in rows or r is ZERO))
-        t = tuple(new_range(self.counter, m) if a == axis else rows[a] for a, m in enumerate(x.shape))
+        at = tuple(self.axes.new(m) if a == axis or not whole else rows[a] for a, m in enumerate(n.shape))
+        first = end(store(out, self.axes.flat(at, n.shape), self.lower(base, at, TRUE)), tuple(r for r in at if r not in rows or r is ZERO))
+        t = tuple(self.axes.new(m) if a == axis else rows[a] for a, m in enumerate(x.shape))
         where = simplify(self.lower(index, t, TRUE).cast(INDEX))
         value = self.lower(x, t, TRUE)
         inside = both(simplify(where >= 0), simplify(where < n.shape[axis]))
-        place = flatten(tuple(where if a == axis else r for a, r in enumerate(t)), n.shape)
+        place = self.axes.flat(tuple(where if a == axis else r for a, r in enumerate(t)), n.shape)
         after = UOp(Ops.AFTER, out.dtype, (out, first))
         if n.arg.op is not None: value = load(after, place, inside).alu(n.arg.op, value)
         second = end(UOp(Ops.STORE, dtypes.void, (after, place, value, inside)), (t[axis],))
@@ -289,9 +290,9 @@ class _Cutter:
         """One SORT for each row: (output, keys, place of the row's first element, its length)."""
         x = n.src[0]
         self.note(n)
-        rows = (*(new_range(self.counter, m) for m in n.shape[:-1]), ZERO)
+        rows = (*(self.axes.new(m) for m in n.shape[:-1]), ZERO)
         src = self.param(stored_under(x) or x, "buffer", x.size)
-        effect = UOp(Ops.SORT, dtypes.void, (out, src, flatten(rows, n.shape), UOp.const(INDEX, n.shape[-1])), n.arg)
+        effect = UOp(Ops.SORT, dtypes.void, (out, src, self.axes.flat(rows, n.shape), UOp.const(INDEX, n.shape[-1])), n.arg)
         return end(effect, rows)
 
 

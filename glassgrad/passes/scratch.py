@@ -9,6 +9,7 @@ import math
 
 from glassgrad.passes.algebra import simplify
 from glassgrad.target.target import Target
+from glassgrad.uop.infer import free_axes
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -19,16 +20,13 @@ def widen_scratch(sink: UOp, target: Target) -> UOp:
     """Give staged values room for the tile around them."""
     order = sink.toposort()
     if not any(n.op is Ops.SCRATCH for n in order): return sink
-    free: dict[UOp, frozenset[UOp]] = {}
     memo: dict[UOp, UOp] = {}
     wide: dict[UOp, tuple[UOp, ...]] = {}   # AFTER -> the axes its scratch was widened by
     for n in order:
-        f = frozenset((n,)) if n.op is Ops.RANGE else frozenset().union(*(free[s] for s in n.src)) if n.src else frozenset()
-        free[n] = f - frozenset(n.src[1:]) if n.op in (Ops.REDUCE, Ops.END) else f
         src = tuple(memo[s] for s in n.src)
         if n.op is Ops.AFTER and n.src[0].op is Ops.SCRATCH:
             effect = src[1]
-            axes = tuple(sorted((r for r in free[n] if r.arg.kind in REGISTERS), key=lambda r: (r.arg.kind == "LANE", r.arg.id)))
+            axes = tuple(sorted((r for r in free_axes(n) if r.arg.kind in REGISTERS), key=lambda r: (r.arg.kind == "LANE", r.arg.id)))
             wide[n] = axes
             if axes:
                 scratch = n.src[0].replace(arg=n.src[0].arg._replace(size=n.src[0].arg.size * math.prod(r.src[0].arg for r in axes)))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from glassgrad.passes.algebra import simplify
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.infer import constant
 from glassgrad.uop.ops import Ops, RangeArg
 from glassgrad.uop.uop import UOp
 
@@ -29,11 +30,30 @@ class Demand(NamedTuple):
     ranges: tuple[UOp, ...] = ()
 
 
-def new_range(counter: list[int], n: int, kind: str = "LOOP") -> UOp:
-    """The next loop axis of a kernel; an axis of length 1 needs none and is the constant 0."""
-    if n == 1: return ZERO
-    counter[0] += 1
-    return UOp(Ops.RANGE, INDEX, (UOp.const(INDEX, n),), RangeArg(counter[0] - 1, kind))
+class Axes:
+    """Numbers the loop axes of one kernel from 0 on: kernels alike have the same index expressions, and `known`, which all kernels of a
+    graph share, has what movement ops make of those."""
+    __slots__ = ("count", "known")
+    def __init__(self, known: dict) -> None: self.count, self.known = 0, known
+
+    def new(self, n: int, kind: str = "LOOP") -> UOp:
+        """The next loop axis; an axis of length 1 needs none and is the constant 0."""
+        if n == 1: return ZERO
+        self.count += 1
+        return UOp(Ops.RANGE, INDEX, (constant(INDEX, n),), RangeArg(self.count - 1, kind))
+
+    def flat(self, idx: Index, shape: tuple[int, ...]) -> UOp:
+        """The row-major place of `idx` in `shape`."""
+        found = self.known.get((idx, shape))
+        if found is None: found = self.known[idx, shape] = flatten(idx, shape)
+        return found
+
+    def moved(self, n: UOp, idx: Index, gate: UOp) -> tuple[Index, UOp]:
+        """Where, and under which gate, a movement op's source is wanted when the op is wanted at `idx` under `gate`."""
+        key = (n.op, n.arg, n.shape, n.src[0].shape, idx, gate)
+        found = self.known.get(key)
+        if found is None: found = self.known[key] = move(n, idx, gate)
+        return found
 
 
 def add(x: UOp, c: int) -> UOp: return x if c == 0 else simplify(x + c)
@@ -95,41 +115,46 @@ def is_disjoint(n: UOp) -> bool:
     return n.op is Ops.FOLD and n.arg.dilation == 1 and n.arg.size <= n.arg.stride
 
 
-def demands(n: UOp, idx: Index, gate: UOp, counter: list[int], gather: Callable[[UOp, Index, UOp], UOp]) -> list[Demand]:
+def move(n: UOp, idx: Index, gate: UOp) -> tuple[Index, UOp]:
+    """See Axes.moved: what each movement op, and a FOLD of disjoint windows, means."""
+    op, arg, x = n.op, n.arg, n.src[0]
+    if op is Ops.RESHAPE: return reshape_index(idx, n.shape, x.shape), gate
+    if op is Ops.EXPAND: return tuple([i if m == s else ZERO for i, m, s in zip(idx, n.shape, x.shape)]), gate
+    if op is Ops.PERMUTE:
+        to = [ZERO] * len(arg)
+        for i, a in zip(idx, arg): to[a] = i
+        return tuple(to), gate
+    if op is Ops.PAD:
+        for i, m, (lo, hi) in zip(idx, x.shape, arg):
+            if lo or hi: gate = between(i, lo, lo + m, gate)
+        return tuple([add(i, -lo) for i, (lo, _) in zip(idx, arg)]), gate
+    if op is Ops.SHRINK: return tuple([add(i, s) for i, (s, _) in zip(idx, arg)]), gate
+    if op is Ops.FLIP:
+        return tuple([simplify(mul(i, -1) + (m - 1)) if a in arg and m > 1 else i for a, (i, m) in enumerate(zip(idx, n.shape))]), gate
+    if op is Ops.UNFOLD:
+        a = arg.axis
+        at = simplify(mul(idx[a], arg.stride) + mul(idx[-1], arg.dilation))
+        return (*idx[:a], at, *idx[a + 1:-1]), gate
+    a = arg.axis
+    o, k = div(idx[a], arg.stride), mod(idx[a], arg.stride)
+    gate = between(o, 0, x.shape[a], gate) if x.shape[a] * arg.stride < arg.length else gate
+    if arg.size < arg.stride: gate = both(gate, simplify(k < arg.size))
+    return (*idx[:a], o, *idx[a + 1:], k), gate
+
+
+def demands(n: UOp, idx: Index, gate: UOp, axes: Axes, gather: Callable[[UOp, Index, UOp], UOp]) -> list[Demand]:
     """Where the sources of `n` are wanted when `n` is wanted at `idx` under `gate`.
 
-    `counter` numbers new ranges; `gather(n, idx, gate)` is the index value a GATHER reads its axis at.
+    `axes` numbers new ranges; `gather(n, idx, gate)` is the index value a GATHER reads its axis at.
     """
     op, src, arg = n.op, n.src, n.arg
     if op.is_alu or op.kind == "identity" or op is Ops.COPY:
         return [Demand(s, idx if s.shape else (), gate) for s in src]
     x = src[0] if src else None
     assert x is not None, f"{op} has no sources to want"
-    if op is Ops.RESHAPE: return [Demand(x, reshape_index(idx, n.shape, x.shape), gate)]
-    if op is Ops.EXPAND: return [Demand(x, tuple(i if m == s else ZERO for i, m, s in zip(idx, n.shape, x.shape)), gate)]
-    if op is Ops.PERMUTE:
-        to = [ZERO] * len(arg)
-        for i, a in zip(idx, arg): to[a] = i
-        return [Demand(x, tuple(to), gate)]
-    if op is Ops.PAD:
-        for i, m, (lo, hi) in zip(idx, x.shape, arg):
-            if lo or hi: gate = between(i, lo, lo + m, gate)
-        return [Demand(x, tuple(add(i, -lo) for i, (lo, _) in zip(idx, arg)), gate)]
-    if op is Ops.SHRINK: return [Demand(x, tuple(add(i, s) for i, (s, _) in zip(idx, arg)), gate)]
-    if op is Ops.FLIP:
-        return [Demand(x, tuple(simplify(mul(i, -1) + (m - 1)) if a in arg and m > 1 else i for a, (i, m) in enumerate(zip(idx, n.shape))), gate)]
-    if op is Ops.UNFOLD:
-        a = arg.axis
-        at = simplify(mul(idx[a], arg.stride) + mul(idx[-1], arg.dilation))
-        return [Demand(x, (*idx[:a], at, *idx[a + 1:-1]), gate)]
-    if op is Ops.FOLD and is_disjoint(n):
-        a = arg.axis
-        o, k = div(idx[a], arg.stride), mod(idx[a], arg.stride)
-        gate = between(o, 0, x.shape[a], gate) if x.shape[a] * arg.stride < arg.length else gate
-        if arg.size < arg.stride: gate = both(gate, simplify(k < arg.size))
-        return [Demand(x, (*idx[:a], o, *idx[a + 1:], k), gate)]
+    if op.is_movement or is_disjoint(n): return [Demand(x, *axes.moved(n, idx, gate))]
     if op is Ops.FOLD:
-        k = new_range(counter, arg.size, "REDUCE")
+        k = axes.new(arg.size, "REDUCE")
         a = arg.axis
         t = simplify(idx[a] - mul(k, arg.dilation))
         gate = between(t, 0, (x.shape[a] - 1) * arg.stride + 1, gate)
@@ -137,7 +162,7 @@ def demands(n: UOp, idx: Index, gate: UOp, counter: list[int], gather: Callable[
         return [Demand(x, (*idx[:a], div(t, arg.stride), *idx[a + 1:], k), gate, () if k is ZERO else (k,))]
     if op is Ops.REDUCE:
         rest = iter(idx)
-        inner = tuple(new_range(counter, m, "REDUCE") if a in arg.axes else next(rest) for a, m in enumerate(x.shape))
+        inner = tuple(axes.new(m, "REDUCE") if a in arg.axes else next(rest) for a, m in enumerate(x.shape))
         return [Demand(x, inner, gate, tuple(r for a, r in enumerate(inner) if a in arg.axes and r is not ZERO))]
     if op is Ops.CAT:
         out, at = [], 0

@@ -1,4 +1,4 @@
-"""Facts of a node that follow from its sources: the interval of its values, its place in a stable order, its terms as a sum.
+"""Facts of a node that follow from its sources: the interval of its values, its loop axes, its place in a stable order, its terms as a sum.
 
 Each is computed once per node, kept on the node, and iterative: depth does not matter.
 """
@@ -11,13 +11,14 @@ from typing import Any
 
 from glassgrad.uop.dtype import DType
 from glassgrad.uop.ops import Op, Ops, ReduceArg
-from glassgrad.uop.uop import UOp
+from glassgrad.uop.uop import UOp, toposort
 
 Interval = tuple[Any, Any]
 Terms = dict[UOp, int]
 LONG_SUM = 32
 
 ADD, SUB, MUL, NEG, CONST, CDIV, CMOD = Ops.ADD, Ops.SUB, Ops.MUL, Ops.NEG, Ops.CONST, Ops.CDIV, Ops.CMOD
+RANGE, REDUCE, END = Ops.RANGE, Ops.REDUCE, Ops.END
 _ranges: dict[DType, Interval] = {}
 
 
@@ -149,6 +150,29 @@ _RULES: dict[Op, Callable[..., Interval]] = {
     Ops.PAD: _with_zero, Ops.UNFOLD: _same, Ops.CONTIGUOUS: _same, Ops.LEAF: _same, Ops.DETACH: _same, Ops.SURROGATE: _same,
     **{op: _same for op in (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE, Ops.SHRINK, Ops.FLIP)},
 }
+
+
+# ---- loop axes -------------------------------------------------------------------------------------------------------------------
+NO_AXES: frozenset[UOp] = frozenset()
+
+
+def free_axes(n: UOp) -> frozenset[UOp]:
+    """The RANGE nodes that the value of `n` depends on: those below it that no REDUCE or END closes on the way."""
+    found = n._axes
+    if found is not None: return found
+    if n.op is RANGE: return frozenset((n,))       # not kept: a node that knows itself would live for ever
+    for m in toposort((n,), stop=_knows_axes):
+        if m._axes is not None or m.op is RANGE: continue
+        out = NO_AXES
+        for s in m.src:
+            more = s._axes if s.op is not RANGE else frozenset((s,))
+            if not out: out = more
+            elif more and not more <= out: out |= more
+        m._axes = out.difference(m.src[1:]) if m.op is REDUCE or m.op is END else out
+    return n._axes
+
+
+def _knows_axes(n: UOp) -> bool: return n._axes is not None or n.op is RANGE
 
 
 # ---- a stable order --------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class UOp:
     `site` is the user's "file:line" that made it (or None), carried along by rewrites. `memory` belongs to the engine: the device
     memory of a BUFFER; of any other node the BUFFER that holds its value, once it has been realized.
     """
-    __slots__ = ("op", "dtype", "src", "arg", "_shape", "_bounds", "_key", "_simple", "_clean", "site", "memory", "__weakref__")
+    __slots__ = ("op", "dtype", "src", "arg", "_shape", "_bounds", "_key", "_simple", "_clean", "_axes", "site", "memory", "__weakref__")
     op: Op; dtype: DType; src: tuple[UOp, ...]; arg: Any; site: str | None; memory: Any
 
     def __new__(cls, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: Any = None) -> UOp:
@@ -46,7 +46,7 @@ class UOp:
             if node is not None: return node
         node = object.__new__(cls)
         node.op, node.dtype, node.src, node.arg = op, dtype, src, arg
-        node._shape = node._bounds = node._key = node._simple = node._clean = node.site = node.memory = None
+        node._shape = node._bounds = node._key = node._simple = node._clean = node._axes = node.site = node.memory = None
         ref = _Ref(node, _forget)
         ref.key = key
         _nodes[key] = ref
@@ -183,16 +183,20 @@ def _elementwise(src: tuple[UOp, ...], arg: Any) -> tuple[int, ...]:
 def toposort(roots: Iterable[UOp], stop: Any = None) -> list[UOp]:
     """All nodes below `roots`, sources first, each once, roots in the given order. Iterative: depth does not matter."""
     done: dict[UOp, None] = {}
-    stack: list[tuple[UOp, bool]] = [(r, False) for r in reversed(tuple(roots))]
-    while stack:
-        n, ready = stack.pop()
-        if n in done: continue
-        if ready or not n.src or (stop is not None and stop(n)):
-            done[n] = None
-            continue
-        stack.append((n, True))
-        for s in reversed(n.src):
-            if s not in done: stack.append((s, False))
+    for root in roots:
+        if root in done: continue
+        path, rest = [root], [iter(root.src if stop is None or not stop(root) else ())]    # what is open, and the sources left of each
+        while path:
+            for s in rest[-1]:
+                if s in done: continue
+                if s.src and (stop is None or not stop(s)):
+                    path.append(s)
+                    rest.append(iter(s.src))
+                    break
+                done[s] = None
+            else:
+                done[path.pop()] = None
+                rest.pop()
     return list(done)
 
 
