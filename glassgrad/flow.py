@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, order, pairs, prepare, scratch, tile, windows
+from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, narrow, order, pairs, prepare, scratch, tile, windows
 from glassgrad.passes.kernels import KernelCall
 from glassgrad.passes.reuse import find_reuses
 from glassgrad.rewrite import driver, trace
@@ -43,6 +43,7 @@ def rules(rule_set: Any) -> Callable[[UOp, Target], UOp]:
 TENSOR_FLOW = (
     Pass("order by keys", "sorting would compare floats with all their cases, and order everything to find the first few", order.order_by_keys, "TENSOR"),
     Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there", windows.fold_to_windows, "TENSOR"),
+    Pass("normalise last", "softmax's weights would be divided one by one before they are summed with", prepare.normalise_last, "TENSOR"),
     Pass("simplify shapes", "every needless view costs index arithmetic in a kernel", rules(algebra.shapes), "TENSOR"),
     Pass("split long reductions", "one core would sum alone while the others wait", prepare.split_reductions, "TENSOR"),
     Pass("choose stores", "every value is stored once, staged in a kernel or recomputed: somebody must say which", fuse.choose_stores, "TENSOR"),
@@ -52,6 +53,8 @@ KERNEL_FLOW = (
     Pass("simplify", "constants and gates that say nothing would be computed for every element", rules(algebra.all)),
     Pass("pair products", "16-bit multipliers would compute one small product at a time", pairs.pair_products, when=lambda t: Ops.PAIRMUL in t.ops),
     Pass("tile", "threads, vectors and registers would stand idle", tile.tile),
+    Pass("narrow loops", "what a mask leaves out would be computed for nothing", narrow.narrow_loops,
+         when=lambda t: not t.in_step),
     Pass("widen scratch", "the values of one tile would overwrite each other", scratch.widen_scratch),
     Pass("lower ops", "the target cannot compute some ops itself", lower_ops.lower_ops),
     Pass("lower dtypes", "the target cannot compute in some dtypes itself", lower_dtypes.lower_dtypes),

@@ -32,6 +32,8 @@ ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression 
     "order by keys": ("nothing here is sorted", "Tensor.empty(8, dtype='uint8').sort()[0]"),
     "folds to windows": ("nothing here sums over overlapping windows, as the gradient of a convolution does",
                          "Tensor.empty(1, 1, 6).conv_transpose2d(Tensor.empty(1, 1, 3))"),
+    "normalise last": ("softmax's weights are the result", "Tensor.empty(8, 8).softmax() @ Tensor.empty(8, 8)"),
+    "narrow loops": ("nothing is masked", "Tensor.empty(256, 256).tril().sum(1)"),
     "split long reductions": ("64 rows keep all cores busy", "Tensor.empty(1 << 20).sum()"),
     "simplify": ("a graph that was scheduled from simple views is simple", "Tensor.empty(8) * 1.0 + 0.0"),
     "pair products": ("nothing here multiplies small integers",

@@ -38,7 +38,7 @@ def add_grid(sink: UOp, target: Target) -> UOp:
     memo = dict(table)
     for n in order:
         if n in memo: continue
-        if n.op is Ops.END: src = (memo[n.src[0]], *(r for r in n.src[1:] if r not in table))
+        if n.op is Ops.END: src = (memo[n.src[0]], *(memo[r] for r in n.src[1:] if r not in table))
         else: src = tuple(memo[s] for s in n.src)
         if src == n.src: memo[n] = n
         else: memo[n] = simplify(n.replace(src=src)) if n.dtype is dtypes.int64 and n.op.is_alu else n.replace(src=src)

@@ -7,15 +7,63 @@ from __future__ import annotations
 
 import math
 
+from glassgrad.passes.views import TRUE, Index, demands, new_range
 from glassgrad.target.target import Target
 from glassgrad.uop.ops import Ops
-from glassgrad.uop.uop import UOp
+from glassgrad.uop.uop import UOp, consumers_of
 
 LONG = 1 << 15      # elements of a reduction before its work is worth splitting on a GPU; on a CPU four times as many
 NARROW = 64         # elements side by side that give a reduction enough vectors to add to
 CPU_PARTS = 16      # partial results on a CPU: enough for its threads, and the same for any number of them
 GPU_PARTS = 1024
 PIECE = 64          # a multiple of this many elements makes a part: it begins where the cache lines of a whole array do
+
+
+def normalise_last(sink: UOp, target: Target) -> UOp:
+    """sum((e * r) * v) with r the same for all that is summed -> sum(e * v) * r, where e is an exponential that nobody else wants times r.
+
+    Softmax's weights are then never divided one by one, nor kept a second time: attention divides its 64 outputs instead of 1024
+    weights. An exponential of what a maximum was taken from is at most 1, so no sum overflows that did not before.
+    """
+    order = sink.toposort()
+    if not any(n.op is Ops.EXP for n in order): return sink
+    users = consumers_of(order)
+    memo: dict[UOp, UOp] = {}
+    for n in order:
+        src = tuple(memo[s] for s in n.src)
+        new = n if src == n.src else n.replace(src=src)
+        if n.op is Ops.REDUCE and n.arg.op is Ops.ADD and n.src[0].op is Ops.MUL and len(users[n.src[0]]) == 1:
+            for a, b in (n.src[0].src, n.src[0].src[::-1]):
+                found = _weights(n, a, users)
+                if found is None: continue
+                e, r = (_moved(memo[s], found[1]) for s in found[0])
+                row = r.shrink(tuple((0, 1 if d in n.arg.axes else m) for d, m in enumerate(r.shape))).reshape(n.shape)
+                new = (e * memo[b]).reduce(Ops.ADD, n.arg.axes) * row
+                break
+        memo[n] = new
+    return memo[sink]
+
+
+def _weights(n: UOp, x: UOp, users: dict[UOp, list[UOp]]) -> tuple[tuple[UOp, UOp], list[UOp]] | None:
+    """The exponential and its factor, which does not change along what `n` sums, of a product `x`; and the views `x` is of it."""
+    views: list[UOp] = []
+    counter = [0]
+    idx: Index = tuple(new_range(counter, m) for m in n.src[0].shape)
+    summed = {idx[a] for a in n.arg.axes}
+    while len(users[x]) == 1 and x.op in (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE):
+        views.append(x)
+        [(x, idx, _, _)] = demands(x, idx, TRUE, counter, None)  # type: ignore[arg-type]
+    if x.op is not Ops.MUL or len(users[x]) > 1: return None
+    for e, r in (x.src, x.src[::-1]):
+        if e.op is Ops.EXP and e.src[0].op is Ops.SUB and r.op is Ops.EXPAND:
+            if not any(i in summed for d in demands(r, idx, TRUE, counter, None) for j in d.idx for i in j.toposort()): return (e, r), views  # type: ignore[arg-type]
+    return None
+
+
+def _moved(x: UOp, views: list[UOp]) -> UOp:
+    """The same views, the last one first, of another value."""
+    for v in reversed(views): x = v.replace(src=(x,))
+    return x
 
 
 def split_reductions(sink: UOp, target: Target) -> UOp:

@@ -521,7 +521,7 @@ class _Plan:
         final: dict[UOp, int] = {}                   # where the statement stands that ends up holding the value
         for n in reversed(uops):
             i, users = at[n], uses.get(n, [])
-            ends = [final[u] for u in users]
+            ends = [final[u] for u in users if u in final]      # what stands in two loops may have users before its second place
             # a loop reads its count every time around; EXTRACT and HREDUCE may read a lane that SET has just written
             crossing = n.dtype.lanes > 1 and any(u.op in (Ops.EXTRACT, Ops.HREDUCE) for u in users)
             same_loop = all(regions[e] == regions[i] for e in ends) and not any(u.op is Ops.RANGE for u in users) and not crossing

@@ -249,7 +249,7 @@ class _Writer:
             self.names[n] = "0"
             return
         body, out = self.label("loop"), self.label("out")
-        if count.op is Ops.CONST and count.arg > 0: self.lines.append(f"  br label %{body}")
+        if bounds(count)[0] > 0: self.lines.append(f"  br label %{body}")
         else: self.lines.append(f"  br i1 {self.let(f'icmp sgt {ty} {self[count]}, 0')}, label %{body}, label %{out}")
         self.start(body)
         self.names[n] = f"%i{body}"

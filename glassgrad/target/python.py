@@ -23,7 +23,8 @@ def python_target() -> Target:
     """The facts of the interpreter: every op and dtype of the tables, also those added since the last call."""
     alu, types = frozenset(Ops.alu()), frozenset(dtypes.all)
     if (alu, types) not in _targets:
-        _targets[alu, types] = Target("PYTHON", alu, types, types, lanes=1, has_grid=True, max_local=256, shared_bytes=64 << 10, index_dtype=dtypes.int64)
+        _targets[alu, types] = Target("PYTHON", alu, types, types, lanes=1, has_grid=True, max_local=256, shared_bytes=64 << 10, index_dtype=dtypes.int64,
+                                      in_step=True)
     return _targets[alu, types]
 
 
