@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from glassgrad.passes.views import TRUE, Index, demands, new_range
+from glassgrad.passes.views import TRUE, Axes, Index, move
 from glassgrad.target.target import Target
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, consumers_of
@@ -47,16 +47,16 @@ def normalise_last(sink: UOp, target: Target) -> UOp:
 def _weights(n: UOp, x: UOp, users: dict[UOp, list[UOp]]) -> tuple[tuple[UOp, UOp], list[UOp]] | None:
     """The exponential and its factor, which does not change along what `n` sums, of a product `x`; and the views `x` is of it."""
     views: list[UOp] = []
-    counter = [0]
-    idx: Index = tuple(new_range(counter, m) for m in n.src[0].shape)
+    axes = Axes({})
+    idx: Index = tuple(axes.new(m) for m in n.src[0].shape)
     summed = {idx[a] for a in n.arg.axes}
     while len(users[x]) == 1 and x.op in (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE):
         views.append(x)
-        [(x, idx, _, _)] = demands(x, idx, TRUE, counter, None)  # type: ignore[arg-type]
+        x, idx = x.src[0], move(x, idx, TRUE)[0]
     if x.op is not Ops.MUL or len(users[x]) > 1: return None
     for e, r in (x.src, x.src[::-1]):
         if e.op is Ops.EXP and e.src[0].op is Ops.SUB and r.op is Ops.EXPAND:
-            if not any(i in summed for d in demands(r, idx, TRUE, counter, None) for j in d.idx for i in j.toposort()): return (e, r), views  # type: ignore[arg-type]
+            if not any(i in summed for j in move(r, idx, TRUE)[0] for i in j.toposort()): return (e, r), views
     return None
 
 
