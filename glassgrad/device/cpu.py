@@ -221,7 +221,7 @@ class CpuDevice(DeviceBase):
         except AttributeError: call, address, layouts = self._new_call(n)
         if n >= len(layouts): call, address, layouts = self._new_call(n)
         row = address + 8 * CALL_WORDS
-        layouts[n].pack_into(call, 0, runtime.pool, row, 1, threads, 0, 0, 0, prog.address, row + 32, count, 0, *bufs,
+        layouts[n].pack_into(call, 0, runtime.pool, row, 1, threads, 0, 0, 0, prog.address, row + 32, count, 1, *bufs,
                              *(words(vals) if vals else ()))
         runtime.call(address)
 
@@ -241,7 +241,7 @@ class CpuReplay(Replay):
     def __init__(self, device: CpuDevice, rows: Sequence[Launch]) -> None:
         super().__init__(device, rows)
         self.runtime, self._lock = device.runtime, threading.Lock()
-        self.is_serial = all(not isinstance(r.grid[0], Slot) and r.grid[0] < 2 for r in rows)
+        self.is_serial = all(not isinstance(r.grid[0], Slot) and r.grid[0] < 2 and r.beside < 2 for r in rows)
         found = [[b.index for r in rows for b in r.bufs if isinstance(b, Slot)],
                  [v.index for r in rows for v in (*r.vals, r.grid[0]) if isinstance(v, Slot)]]
         self.n_handles, self.n_vals = (max(slots, default=-1) + 1 for slots in found)
@@ -259,7 +259,7 @@ class CpuReplay(Replay):
             return 0
         for i, r in enumerate(rows):
             start = place + len(args)
-            out += [r.prog.address, at + 8 * start, word(r.grid[0], CALL_WORDS + 4 * i + 2, self.n_handles), 0]
+            out += [r.prog.address, at + 8 * start, word(r.grid[0], CALL_WORDS + 4 * i + 2, self.n_handles), r.beside]
             args += [word(b, start + j, 0) for j, b in enumerate(r.bufs)]
             args += [word(v, start + len(r.bufs) + j, self.n_handles) for j, v in enumerate(r.vals)]
         self._patches = ctypes.create_string_buffer(struct.pack(f"={len(patches)}q", *patches), 8 * len(patches) or 8)
