@@ -27,12 +27,11 @@ X86_64_V3 = {"+avx", "+avx2", "+bmi", "+bmi2", "+cx16", "+f16c", "+fma", "+lzcnt
              "+sse4.2", "+ssse3", "+xsave"}
 HUGE_PAGE_BYTES = 2 << 20
 MADV_HUGEPAGE = 14
-# No more: tiles, vectors and unrolled copies are the compiler's work already, and so are addresses that loops step along. LLVM's O1
-# gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much; instruction_combine undoes our MAX (vmaxps +
-# vblendvps becomes vcmpltps + vorps + vblendvps: test_max_is_one_instruction_off_the_chain).
-PASSES = ("sroa", "simplify_cfg")
-# A third of the code generator's time, for addresses that are already as it would make them. The switch is one for the whole process,
-# which may hold other users of LLVM (numba): it is on only while we generate code.
+# The text goes to the code generator as it is: registers are SSA values, tiles, vectors and unrolled copies are the compiler's work, and so
+# are addresses that loops step along. LLVM's O1 gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much;
+# instruction_combine undoes our MAX (vmaxps + vblendvps becomes vcmpltps + vorps + vblendvps: test_max_is_one_instruction_off_the_chain).
+# Loop strength reduction is a third of the code generator's time, for addresses that are already as it would make them. The switch is one
+# for the whole process, which may hold other users of LLVM (numba): it is on only while we generate code.
 SWITCH = "-disable-lsr"
 
 
@@ -86,32 +85,20 @@ class _Llvm:
         self.features = ",".join(sorted(f for f in llvm.get_host_cpu_features().flatten().split(",") if f[:1] == "+"))
         self.triple = llvm.get_process_triple()
         self.lock = threading.RLock()
-        self.machines: dict[str, tuple[Any, Any]] = {}
+        self.machines: dict[str, tuple[Any, str]] = {}
         self.jit = llvm.create_lljit_compiler()
         self.numbers = itertools.count()
         self.runtime = Runtime(self.link_text)
 
-    def machine(self, features: str) -> tuple[Any, Any]:
-        """The code generator and the pass builder for a set of features; made once, as it takes 0.5 ms."""
+    def machine(self, features: str) -> tuple[Any, str]:
+        """The code generator for a set of features and its data layout; made once, as it takes 0.5 ms."""
         if features not in self.machines:
             # the scheduling model of a generation all of whose features are there
             level = "x86-64-v3" if set(features.split(",")) >= X86_64_V3 else ""
             target = self.binding.Target.from_triple(self.triple)
             machine = target.create_target_machine(cpu=level, features=features, opt=2, reloc="pic", codemodel="default")
-            options = self.binding.create_pipeline_tuning_options(1)
-            self.machines[features] = machine, self.binding.create_pass_builder(machine, options)
+            self.machines[features] = machine, str(machine.target_data)
         return self.machines[features]
-
-    def optimise(self, text: str, features: str) -> tuple[Any, Any]:
-        """(code generator, optimised module) of IR text."""
-        machine, builder = self.machine(features)
-        try: module = self.binding.parse_assembly(text)
-        except RuntimeError as e: raise CompilerBug(f"CPU: LLVM refuses the text: {e}\n{text}") from None
-        module.triple, module.data_layout = self.triple, str(machine.target_data)
-        passes = self.binding.create_new_module_pass_manager()
-        for name in PASSES: getattr(passes, f"add_{name}_pass")()
-        passes.run(module, builder)
-        return machine, module
 
     def compile(self, text: str, features: str) -> bytes:
         return self.generate(text, features, "emit_object")
@@ -122,7 +109,9 @@ class _Llvm:
     def generate(self, text: str, features: str, form: str) -> Any:
         """Machine code in the form that a method of the code generator gives."""
         with self.lock:
-            machine, module = self.optimise(text, features)
+            machine, layout = self.machine(features)
+            try: module = self.binding.parse_assembly(f'target datalayout = "{layout}"\ntarget triple = "{self.triple}"\n{text}')
+            except RuntimeError as e: raise CompilerBug(f"CPU: LLVM refuses the text: {e}\n{text}") from None
             self.binding.set_option("", SWITCH)
             try: return getattr(machine, form)(module)
             finally: self.binding.set_option("", f"{SWITCH}=false")
