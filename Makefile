@@ -36,8 +36,8 @@ test: setup system data  ## the whole suite
 quick: setup    ## house rules, rules, ops: a minute
 	$(BIN)/python -m pytest -n 2 tests/test_house.py tests/test_uop.py tests/rules
 
-bench: setup    ## side by side with torch, tinygrad and jax: a table and JSON
-	$(BIN)/python -m pip install -q --disable-pip-version-check tinygrad 'jax[cpu]'
+bench: setup    ## side by side with torch, onnxruntime, tinygrad and jax: a table and JSON
+	$(BIN)/python -m pip install -q --disable-pip-version-check tinygrad 'jax[cpu]' onnx onnxruntime
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check torch --index-url https://download.pytorch.org/whl/cpu \
 	  || echo "no torch: its column stays empty"
 	@ldconfig -p | grep -q 'libLLVM.so.1[89]\|libLLVM-1[89]' || for p in libllvm19 libllvm18 libllvm17; do \

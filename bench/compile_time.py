@@ -1,6 +1,7 @@
 """Compile time of one net in one framework, in this fresh process: prints one JSON line.
 
     python bench/compile_time.py glassgrad resnet18_forward [--warm] [--save FILE.npy]
+    python bench/compile_time.py glassgrad unet          # schedules and compiles for the device NULL, which runs nothing
 
 CPU seconds of the calls until the steady state (tracing, scheduling, lowering, compiling; children included), less what
 as many steady calls take; building the net and loading its weights is not counted. Caches on disk are off unless --warm
@@ -15,168 +16,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-NETS = ("resnet18_forward", "gpt2_forward", "resnet18_train")
+NETS = ("resnet18_forward", "gpt2_forward", "resnet18_train", "resnet50_forward")
 CALLS = 3  # until the steady state: a jit that captures on its second call runs on its third
 STEADY_CALLS = 4
-LR, MOMENTUM, CLASSES, BATCH = 0.01, 0.9, 10, 16
 NO_CACHE = {"CACHE": "0", "CACHELEVEL": "0", "CCACHE": "0", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 # tinygrad would compile in a pool of processes: its CPU seconds are counted whole, in one process
 ONE_PROCESS = {"PARALLEL": "0"}
 
 
-def tinygrad_names() -> dict[str, Any]:
-    """The shared names in tinygrad, its CPU device with the LLVM renderer."""
-    os.environ.setdefault("DEV", "CPU:LLVM")
-    import tinygrad
-    from tinygrad import nn
-    from tinygrad.nn import optim
+def case_of(net: str) -> Any:
+    """The net as a case of the speed table."""
+    import cases
 
-    return {
-        "tensor": tinygrad.Tensor,
-        "nn": nn,
-        "optim": optim,
-        "jit": tinygrad.TinyJit,
-        "state": nn.state,
-        "train": lambda: tinygrad.Context(TRAINING=1),
-    }
-
-
-def glassgrad_names() -> dict[str, Any]:
-    """The shared names in glassgrad."""
-    import glassgrad
-    from glassgrad import nn
-    from glassgrad.nn import optim
-
-    return {
-        "tensor": glassgrad.Tensor,
-        "nn": nn,
-        "optim": optim,
-        "jit": glassgrad.TinyJit,
-        "state": nn.state,
-        "train": glassgrad.Tensor.train,
-    }
-
-
-def net_inputs(net: str) -> tuple[Any, ...]:
-    """The inputs as NumPy arrays."""
-    import models
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    if net == "gpt2_forward":
-        return rng.integers(0, models.GPT2.vocab, (1, models.GPT2.tokens), dtype=np.int32), np.arange(
-            models.GPT2.tokens, dtype=np.int32
-        )[None]
-    if net == "resnet18_forward":
-        return (rng.standard_normal((1, 3, 224, 224), np.float32),)
-    return rng.standard_normal((BATCH, 3, 32, 32), np.float32), (np.arange(BATCH) % CLASSES).astype(np.int32)
-
-
-def net_weights(net: str) -> dict[str, Any]:
-    """The weights as NumPy arrays."""
-    import models
-
-    return (
-        models.gpt2_weights()
-        if net == "gpt2_forward"
-        else models.resnet18_weights(1000 if net == "resnet18_forward" else CLASSES)
-    )
-
-
-def load_net(names: dict[str, Any], net: str, weights: dict[str, Any]) -> Any:
-    """The net in glassgrad or tinygrad, its weights realized."""
-    import models
-
-    tensor, nn, state = names["tensor"], names["nn"], names["state"]
-    model = models.Gpt2(nn) if net == "gpt2_forward" else models.ResNet18(nn, weights["fc.bias"].size)
-    state.load_state_dict(model, {k: tensor(v) for k, v in weights.items()}, verbose=False)
-    for p in state.get_parameters(model):
-        p.realize()
-    return model
-
-
-def shared(names: dict[str, Any], net: str) -> Callable[[], Any]:
-    """One call of the net in glassgrad or tinygrad."""
-    model = load_net(names, net, net_weights(net))
-    inputs = [names["tensor"](x).realize() for x in net_inputs(net)]
-    if net != "resnet18_train":
-        forward = names["jit"](lambda *xs: model(*xs).realize())
-        return lambda: forward(*inputs).numpy()
-    opt = names["optim"].SGD(names["state"].get_parameters(model), lr=LR, momentum=MOMENTUM)
-
-    def step(x: Any, y: Any) -> Any:
-        with names["train"]():
-            opt.zero_grad()
-            loss = model(x).sparse_categorical_crossentropy(y).backward()
-            return loss.realize(*opt.schedule_step())
-
-    train = names["jit"](step)
-    return lambda: train(*inputs).numpy()
-
-
-def jax(net: str) -> Callable[[], Any]:
-    """One call of the net in jax."""
-    import jax
-    import jax.numpy as jnp
-    import models
-    import numpy as np
-
-    weights = {k: jnp.asarray(v) for k, v in net_weights(net).items()}
-    inputs = [jnp.asarray(x) for x in net_inputs(net)]
-    if net != "resnet18_train":
-        forward = jax.jit(
-            (lambda w, tokens, _: models.jax_gpt2(w, tokens))
-            if net == "gpt2_forward"
-            else lambda w, x: models.jax_resnet18(w, x)[0]
-        )
-        return lambda: np.asarray(forward(weights, *inputs))
-    kept = {k: v for k, v in weights.items() if "running" in k or "tracked" in k}
-    learnt = {k: v for k, v in weights.items() if k not in kept}
-
-    def loss_of(p: Any, kept: Any, x: Any, y: Any) -> Any:
-        logits, new = models.jax_resnet18({**p, **kept}, x, True)
-        return -jax.nn.log_softmax(logits)[jnp.arange(BATCH), y].mean(), new
-
-    @jax.jit
-    def step(p: Any, kept: Any, m: Any, x: Any, y: Any) -> Any:
-        (loss, kept), g = jax.value_and_grad(loss_of, has_aux=True)(p, kept, x, y)
-        m = jax.tree_util.tree_map(lambda a, b: MOMENTUM * a + b, m, g)
-        return jax.tree_util.tree_map(lambda a, b: a - LR * b, p, m), kept, m, loss
-
-    state = [learnt, kept, jax.tree_util.tree_map(jnp.zeros_like, learnt)]
-
-    def call() -> Any:
-        *state[:], loss = step(*state, *inputs)
-        return np.asarray(loss)
-
-    return call
-
-
-def reference(net: str) -> Callable[[], Any]:
-    """One call of the net in torch, in float64."""
-    import models
-    import torch
-
-    weights, inputs = net_weights(net), [torch.tensor(x) for x in net_inputs(net)]
-    if net == "gpt2_forward":
-        wide = {k: torch.tensor(v).double() for k, v in weights.items()}
-        return lambda: models.torch_gpt2(wide, inputs[0]).numpy()
-    model = models.torch_resnet18(weights, weights["fc.bias"].size).double()
-    if net == "resnet18_forward":
-        return lambda: model.eval()(inputs[0].double()).detach().numpy()
-    opt = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
-
-    def call() -> Any:
-        opt.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model.train()(inputs[0].double()), inputs[1].long())
-        loss.backward()
-        opt.step()
-        return loss.detach().numpy()
-
-    return call
+    family = net.removesuffix("_forward")
+    known = {c.family: c for c in cases.cases()[::-1]}
+    return known[family] if family in known else known["resnet18"]._replace(name=net, family=family)
 
 
 def cpu_seconds() -> float:
@@ -185,26 +41,64 @@ def cpu_seconds() -> float:
     return time.process_time() + t.children_user + t.children_system
 
 
+def unet() -> dict[str, Any]:
+    """CPU seconds from the call of the denoiser until every kernel is rendered (NULL) and, apart, compiled by LLVM."""
+    os.environ["DEV"] = "NULL"
+    import models
+    from glassgrad import Device, Tensor, nn
+    from glassgrad.nn import state
+
+    net = models.UNet(nn)
+    for p in state.get_parameters(net):
+        p.replace(Tensor.empty(*p.shape))
+    null, cpu, sources = Device["NULL"], Device["CPU"], []
+    render = null.render
+
+    def keep(program: Any) -> str:
+        source = render(program)
+        sources.append((program, source))
+        return source
+
+    null.render = keep
+    u = models.UNET
+    inputs = [(1, u.latent, u.size, u.size), (1, u.widths[0]), (1, u.tokens, u.context)]
+    start = cpu_seconds(), time.perf_counter()
+    net(*[Tensor.empty(*s) for s in inputs]).realize()
+    null_cpu, null_wall = cpu_seconds() - start[0], time.perf_counter() - start[1]
+    start = cpu_seconds()
+    for program, source in sources:
+        cpu.compile(program, source)
+    return {"null_cpu_s": null_cpu, "null_wall_s": null_wall, "llvm_cpu_s": cpu_seconds() - start, "kernels": len(sources)}
+
+
 def main(framework: str, net: str, warm: bool, save: str | None) -> None:
     """Measure and print."""
     os.environ.update(ONE_PROCESS if warm else {**NO_CACHE, **ONE_PROCESS})
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:1] = [here, os.path.dirname(here)]
+    if net == "unet":
+        print(json.dumps({"framework": framework, "net": net, **unet()}))
+        return
+    import frameworks
     import numpy as np
 
-    call = {
-        "glassgrad": lambda: shared(glassgrad_names(), net),
-        "tinygrad": lambda: shared(tinygrad_names(), net),
-        "jax": lambda: jax(net),
-        "reference": lambda: reference(net),
-    }[framework]()
+    case = case_of(net)
+    arrays = case.arrays()
+    if framework == "reference":
+        results = case.reference(arrays, CALLS)
+        np.save(save, results[0] if case.trains else np.stack(results * CALLS))
+        return
+    opened = frameworks.open_framework(framework, 0)
+    ((_, calculate),) = opened.calls(case, [opened.load(a, i.dtype) for a, i in zip(arrays.values(), case.inputs)]).items()
+
+    def call() -> Any:
+        return opened.read(calculate())[0]
+
     cpu, wall = cpu_seconds(), time.perf_counter()
     results = [np.array(call()) for _ in range(CALLS)]
     cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
     if save:
         np.save(save, np.stack(results))
-    if framework == "reference":
-        return
     steady, turns = [], []
     for _ in range(STEADY_CALLS):
         c, w = cpu_seconds(), time.perf_counter()

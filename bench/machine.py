@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ UNSET = (
 )
 # tinygrad's LLVM renderer needs LLVM with opaque pointers; clang is its other one
 TINYGRAD_DEVICES = ("CPU:LLVM", "CPU:CLANG")
+NEEDS = {"torch.compile": ("torch",), "onnxruntime": ("onnxruntime", "onnx")}  # modules
 TINYGRAD_PROBE = """from tinygrad import Tensor
 assert (Tensor.arange(64).contiguous().realize() + 1).contiguous().sum().item() == 2080"""
 
@@ -89,6 +93,7 @@ def worker_env(threads: int, more: dict[str, str]) -> dict[str, str]:
             "CACHE": "0",
             "CACHELEVEL": "0",
             "CCACHE": "0",
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers would live on
             **more,
         }
     )
@@ -97,13 +102,29 @@ def worker_env(threads: int, more: dict[str, str]) -> dict[str, str]:
     return env
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, as flock(1) does."""
+    import fcntl
+
+    with path.open("a") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
 def present_frameworks(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     """Those that can be imported, and for the others why not."""
     root = str(Path(__file__).resolve().parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
-    present = [n for n in names if importlib.util.find_spec(n) is not None]
-    return present, {n: "not installed" for n in names if n not in present}
+    absent = {}
+    for name in names:
+        missing = [m for m in NEEDS.get(name, (name,)) if importlib.util.find_spec(m) is None]
+        if missing:
+            absent[name] = f"{' and '.join(missing)} not installed"
+    if "torch.compile" in names and "torch.compile" not in absent and not (shutil.which("g++") or shutil.which("clang++")):
+        absent["torch.compile"] = "no C++ compiler"
+    return [n for n in names if n not in absent], absent
 
 
 def tinygrad_device() -> str:
@@ -124,7 +145,7 @@ def tinygrad_device() -> str:
 def versions(names: tuple[str, ...]) -> dict[str, str]:
     """Of the frameworks and what they stand on."""
     found = {"python": platform.python_version()}
-    for name in (*names, "numpy", "llvmlite"):
+    for name in (*[n for n in names if n != "torch.compile"], "numpy", "llvmlite"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -162,6 +183,23 @@ def facts() -> dict[str, Any]:
         "memory_gb": round(memory / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def peak_bytes() -> int:
+    """The most memory this process has had in RAM, since `forget_peak` where the system can."""
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> None:
+    """Let the peak start at what is resident now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_bytes() -> int:

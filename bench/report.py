@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import heldout
+import models
+
 COMPILE_BARS = {
-    "resnet18_forward": (1.5, 6),
-    "gpt2_forward": (1.0, 4),
-    "resnet18_train": (5.0, 6),
+    "resnet18_forward": (0.6, 6),
+    "gpt2_forward": (0.5, 4),
+    "resnet18_train": (2.0, 6),
+    "resnet50_forward": (0.9, None),
 }  # CPU seconds; times less than tinygrad's
+JAX_SHARE_BAR = 0.8
 WARM_BAR_S = 0.5
-SPEEDUP_BAR = 1.7
+START_BARS_S = {"cold": 0.9, "warm": 0.35}
+UNET_BAR_S = 3.0
+MEMORY_BAR = 0.8  # of torch's
+MEAN_BAR, WORST_BAR = 0.7, 1.05  # of the best peer's time, over all cases
+SPEEDUP_BAR = 1.8
 IDLE_SHARE = 0.02  # of a CPU: more in an idle worker would disturb the others
 OVERHEAD_BARS = {
-    ("4x4 add", "jit"): ("replay of a jitted 4x4 add", 20e-6),
-    ("4x4 add", "eager"): ("eager 4x4 add of a seen shape", 300e-6),
-    ("1,000 chained adds", "eager"): ("1,000 chained lazy adds, built and realized", 60e-3),
+    ("4x4 add", "jit"): ("replay of a jitted 4x4 add", 5e-6),
+    ("4x4 add", "eager"): ("eager 4x4 add of a seen shape", 100e-6),
+    ("1,000 chained adds", "build"): ("1,000 lazy adds built", 10e-3),
+    ("1,000 chained adds", "eager"): ("1,000 lazy adds built and realized", 60e-3),
 }
 IMPORT_BAR_S = 60e-3
 KERNEL_BARS = {
@@ -27,8 +38,15 @@ KERNEL_BARS = {
     "attention": 2,
     "matmul+bias+gelu+residual": 1,
 }
-COMPARED = {"resnet18_forward": 1e-4, "gpt2_forward": 1e-4, "resnet18_train": 1e-3}  # tolerances of the compile table
-MODES = {"glassgrad": "jit", "torch": "eager", "tinygrad": "jit", "jax": "jit"}  # what is compared
+COMPARED = dict.fromkeys(COMPILE_BARS, 1e-4) | {"resnet18_train": 1e-3}  # tolerances of the compile table
+MODES = {
+    "glassgrad": "jit",
+    "torch": "eager",
+    "torch.compile": "compile",
+    "onnxruntime": "session",
+    "tinygrad": "jit",
+    "jax": "jit",
+}  # what is compared
 
 
 class Bar(NamedTuple):
@@ -43,48 +61,65 @@ class Bar(NamedTuple):
 # ---- bars ----------------------------------------------------------------------------------------------------------
 def bars(run: dict[str, Any]) -> list[Bar]:
     """All bars that this run measured."""
+    rows = run.get("cases", [])
     return [
+        *[b for c in rows for b in case_bars(c)],
+        *overall_bars([c for c in rows if c["case"]["part"] == "speed"]),
+        *heldout_bars(run.get("heldout", {})),
         *compile_bars(run.get("compile", {})),
-        *[b for c in run.get("cases", []) for b in case_bars(c)],
+        *start_bars(run.get("start", {})),
+        *memory_bars(run.get("memory", {})),
         *process_bars(run.get("processes", {})),
         *kernel_bars(run.get("kernels", {})),
         *agreement_bars(run),
+        *repeat_bars(run.get("repeat", {})),
     ]
 
 
 def compile_bars(nets: dict[str, Any]) -> Iterator[Bar]:
     for net, rows in nets.items():
         limit, factor = COMPILE_BARS[net]
-        ours, warm, peer = (rows.get(f, {}).get("compile_cpu_s") for f in ("glassgrad", "glassgrad warm", "tinygrad"))
-        yield at_most(f"compile {net}", ours, limit, seconds)
-        yield at_most(
-            f"compile {net}, share of tinygrad's",
-            ratio(ours, peer),
-            1 / factor,
-            lambda x: f"1/{1 / x:.1f}" if x else "0",
+        ours, warm, tinygrad, jax = (
+            rows.get(f, {}).get("compile_cpu_s") for f in ("glassgrad", "glassgrad warm", "tinygrad", "jax")
         )
+        yield at_most(f"compile {net}", ours, limit, seconds)
+        yield at_most(f"compile {net}, share of jax's", ratio(ours, jax), JAX_SHARE_BAR, times)
+        if factor:
+            yield at_most(
+                f"compile {net}, share of tinygrad's",
+                ratio(ours, tinygrad),
+                1 / factor,
+                lambda x: f"1/{1 / x:.1f}" if x else "0",
+            )
         yield at_most(f"compile {net}, warm cache", warm, WARM_BAR_S, seconds)
+
+
+def start_bars(found: dict[str, Any]) -> Iterator[Bar]:
+    for name, limit in START_BARS_S.items():
+        if found:
+            yield at_most(f"process start to the first result of ResNet-18, {name}", found[name].get("wall_s"), limit, seconds)
+    if found:
+        yield at_most("denoiser on NULL: scheduled and rendered, CPU time", found["unet"].get("null_cpu_s"), UNET_BAR_S, seconds)
+
+
+def memory_bars(rows: dict[str, Any]) -> Iterator[Bar]:
+    if rows:
+        ours, torch = (rows.get(f, {}).get("peak_bytes") for f in ("glassgrad", "torch"))
+        yield at_most("peak memory of ResNet-18 training, of torch's", ratio(ours, torch), MEMORY_BAR, times)
 
 
 def case_bars(row: dict[str, Any]) -> Iterator[Bar]:
     case, results = row["case"], row["results"]
     for threads, frameworks in results.items():
-        at = f"{case['name']}, {threads} thread{'s' if threads != '1' else ''}"
+        at = f"{threads} thread{'s' if threads != '1' else ''}"
         if case["part"] == "overheads":
             for (name, mode), (what, limit) in OVERHEAD_BARS.items():
                 if name == case["name"]:
-                    yield at_most(
-                        f"{what}, {threads} thread{'s' if threads != '1' else ''}",
-                        median(frameworks, "glassgrad", mode),
-                        limit,
-                        seconds,
-                    )
+                    yield at_most(f"{what}, {at}", median(frameworks, "glassgrad", mode), limit, seconds)
             continue
-        ours = median(frameworks, "glassgrad")
-        if case["bar"] is not None:
-            yield at_most(f"{at}: of torch's time", ratio(ours, median(frameworks, "torch")), case["bar"], times)
-        yield at_most(f"{at}: of tinygrad's time", ratio(ours, median(frameworks, "tinygrad")), 1.0, times)
-    if case["two_threads"] and "2" in results:
+        best, share = best_peer(frameworks)
+        yield at_most(f"{case['name']}, {at}: of the best peer's time" + (f" ({best})" if best else ""), share, case["bar"], times)
+    if case["is_bound"] and "1" in results and "2" in results:
         gain = ratio(median(results["1"], "glassgrad"), median(results["2"], "glassgrad"))
         yield Bar(
             f"{case['name']}: gain of a second thread",
@@ -92,6 +127,45 @@ def case_bars(row: dict[str, Any]) -> Iterator[Bar]:
             times(gain),
             None if gain is None else gain >= SPEEDUP_BAR,
         )
+
+
+def best_peer(results: dict[str, Any]) -> tuple[str, float | None]:
+    """The fastest peer of a case on some threads, and our time over its."""
+    known = {p: median(results, p) for p in MODES if p != "glassgrad" and median(results, p)}
+    if not known:
+        return "", None
+    best = min(known, key=known.__getitem__)
+    return best, ratio(median(results, "glassgrad"), known[best])
+
+
+def overall_bars(rows: list[dict[str, Any]]) -> Iterator[Bar]:
+    """Over all cases and thread counts."""
+    shares = {(r["case"]["name"], n): best_peer(f)[1] for r in rows for n, f in r["results"].items()}
+    known = {k: v for k, v in shares.items() if v}
+    if known:
+        mean = math.exp(sum(map(math.log, known.values())) / len(known))
+        yield at_most(f"all {len(known)} of them: geometric mean of the best peer's time", mean, MEAN_BAR, times)
+        (name, n), worst = max(known.items(), key=lambda kv: kv[1])
+        yield at_most(f"all of them: the worst ({name}, {n} thread{'s' if n != '1' else ''})", worst, WORST_BAR, times)
+
+
+def heldout_bars(found: dict[str, Any]) -> Iterator[Bar]:
+    for family, rows in found.items():
+        d = heldout.distribution(rows) or {}
+        yield at_most(f"held-out {family}: median of torch's time", d.get("median"), heldout.MEDIAN_BAR, times)
+        yield at_most(f"held-out {family}: 95th percentile", d.get("p95"), heldout.P95_BAR, times)
+    if found:
+        bad = [f"{f} {r['number']}" for f, rows in found.items() for r in rows if "failed" in r or r.get("wrong")]
+        count = sum(map(len, found.values()))
+        yield Bar("held-out shapes: values", "all right", f"{count - len(bad)} of {count}" + (f"; not {', '.join(bad)}" if bad else ""), not bad)
+
+
+def repeat_bars(found: dict[str, Any]) -> Iterator[Bar]:
+    if found:
+        bad = [name for name, v in found["cases"].items() if v != "equal"]
+        n = len(found["cases"])
+        text = f"{n - len(bad)} of {n}" + (f"; not {', '.join(bad)}" if bad else "")
+        yield Bar(f"two fresh processes, {found['threads']} threads: same bytes", "all", text, not bad)
 
 
 def process_bars(rows: dict[str, Any]) -> Iterator[Bar]:
@@ -172,8 +246,6 @@ def markdown(run: dict[str, Any]) -> str:
             for b in found
         ],
     )
-    if "compile" in run:
-        text += compile_table(run["compile"])
     timed = [c for c in run.get("cases", []) if c["case"]["part"] == "speed"]
     if timed:
         for threads in timed[0]["results"]:
@@ -186,6 +258,15 @@ def markdown(run: dict[str, Any]) -> str:
     small = [c for c in run.get("cases", []) if c["case"]["part"] == "overheads"]
     if small:
         text += overheads_table(small, run["frameworks"])
+    if run.get("heldout"):
+        head = "Times of glassgrad under jit over those of torch eager, one thread; then the ten slowest of each family."
+        text += ["", "## Held-out shapes", "", head, "", *heldout.lines(run["heldout"])]
+    if "compile" in run:
+        text += compile_table(run["compile"])
+    if "start" in run:
+        text += start_table(run["start"])
+    if run.get("memory"):
+        text += memory_table(run["memory"])
     if "processes" in run:
         text += processes_table(run["processes"])
     if "kernels" in run:
@@ -222,35 +303,47 @@ def compile_table(nets: dict[str, Any]) -> list[str]:
     return ["", "## Compile time, CPU seconds", "", "Median (least-most) over fresh processes.", "", *table(head, rows)]
 
 
+def start_table(found: dict[str, Any]) -> list[str]:
+    body = []
+    for name in START_BARS_S:
+        r = found[name]
+        cells = [seconds(r[k]) for k in ("wall_s", "start_s", "forward_s")] if "failed" not in r else [r["failed"], "", ""]
+        body.append([f"ResNet-18, {name}", *cells])
+    head = ["", "process start to first result", "interpreter and imports of it", "the forward itself"]
+    r = found["unet"]
+    text = r.get("failed") or (
+        f"{r['kernels']:.0f} kernels; on NULL, which schedules, lowers and renders: {r['null_cpu_s']:.2f} s of CPU time; "
+        f"LLVM compiling what it rendered: {r['llvm_cpu_s']:.2f} s more."
+    )
+    return ["", "## From the start", "", *table(head, body), "", f"The denoiser of Stable Diffusion 1.5: {text}"]
+
+
+def memory_table(rows: dict[str, Any]) -> list[str]:
+    def cells(r: dict[str, Any]) -> list[str]:
+        return [f"{r[k] / 2**20:.0f} MB" for k in ("peak_bytes", "before_bytes")] if "failed" not in r else [r["failed"], ""]
+
+    head = ["a training step of ResNet-18", "resident peak less that before the first step", "before the first step"]
+    return ["", "## Memory", "", *table(head, [[f, *cells(r)] for f, r in rows.items()])]
+
+
 def speed_table(rows: list[dict[str, Any]], threads: str, frameworks: list[str]) -> list[str]:
     peers = [f for f in frameworks if f != "glassgrad"]
-    head = [
-        "case",
-        "glassgrad jit",
-        "glassgrad eager",
-        *[f"{p} {MODES[p]}" for p in peers],
-        "rate",
-        "of the limit",
-        "/ torch",
-        "/ best peer",
-    ]
+    head = ["case", "glassgrad", *peers, "rate", "of the limit", "/ torch", "/ best peer", "bar"]
     body = []
     for row in rows:
         case, results = row["case"], row["results"][threads]
-        ours = median(results, "glassgrad")
-        known = {p: median(results, p) for p in peers if median(results, p)}
-        best = min(known, key=known.__getitem__) if known else None
+        ours, (best, share) = median(results, "glassgrad"), best_peer(results)
         rate, limit = rate_of(case, ours), results.get("limits", {}).get(case["limit"], {}).get("median")
         body.append(
             [
                 case["name"],
                 spread(results, "glassgrad", "jit"),
-                spread(results, "glassgrad", "eager"),
                 *[spread(results, p, MODES[p]) for p in peers],
                 f"{rate:.1f} {'GFLOP/s' if case['limit'] == 'fma' else 'GB/s'}" if rate else "-",
                 f"{rate / limit:.0%}" if rate and limit else "-",
-                times(ratio(ours, known.get("torch"))),
-                f"{times(ratio(ours, known[best]))} ({best})" if best else "-",
+                times(ratio(ours, median(results, "torch"))),
+                f"{times(share)} ({best})" if best else "-",
+                times(case["bar"]),
             ]
         )
     return [
@@ -265,7 +358,7 @@ def speed_table(rows: list[dict[str, Any]], threads: str, frameworks: list[str])
 
 def gains_table(rows: list[dict[str, Any]], frameworks: list[str]) -> list[str]:
     """What a second thread brings everyone, and what it brings the machine's limits."""
-    if "2" not in rows[0]["results"]:
+    if not {"1", "2"} <= rows[0]["results"].keys():
         return []
 
     def limit(row: dict[str, Any]) -> float | None:
@@ -346,7 +439,7 @@ def agreement_table(rows: list[dict[str, Any]], frameworks: list[str]) -> list[s
 def overheads_table(rows: list[dict[str, Any]], frameworks: list[str]) -> list[str]:
     body = []
     for row in rows:
-        for mode in ("jit", "eager"):
+        for mode in ("jit", "eager", "build"):
             for threads, results in row["results"].items():
                 if not any(mode in results.get(f, {}) for f in frameworks):
                     continue
@@ -398,15 +491,29 @@ METHOD = """
 
 - Every framework in a process of its own per number of threads, pinned to that many CPUs; {rounds} rounds of turns of
   about {turn_s} s each, one at a time, the first changing from round to round; one call before each turn is not timed.
-- torch runs eager, jax jitted, tinygrad under TinyJit, glassgrad under jit and, in its own column, eager. Calls end
-  when the result is in memory. Results are new memory where a framework makes them so.
+- torch runs eager in inference mode and, in a column of its own, compiled by its inductor (default mode; the optimizer's
+  step eager); jax jitted with its arrays on the device, training state and caches donated; tinygrad under TinyJit;
+  onnxruntime with all graph optimisations, arrays bound or plainly, whichever is faster; glassgrad under jit. Calls end
+  when all results are in memory. Results are new memory where a framework makes them so.
+- '>20x': the first round showed more than twenty times the best, and no more were run; who is four times slower gets
+  three rounds. 'too slow': not ready within {open_limit_s} s. '>4x': so slow with one thread, and more than {ready:g} s to get ready.
+  None of these are tried with two threads, nor tinygrad's sorts at all. '-': the framework has no such operation, training, or dtype.
+- Inputs are random; those of sorts have no equal values. bfloat16 products give bfloat16, int8 ones int32 (torch: _int_mm,
+  ONNX: MatMulInteger). A sort gives values, an argsort places, a topk both; to ONNX a sort is a TopK of all.
+- The decoding step writes its keys and values at place {position} of caches of {cache} tokens; torch and tinygrad attend to
+  the part that is filled, jax, onnxruntime and glassgrad to all of it under a mask.
 - Rates count the least arithmetic or memory traffic of the case; small arrays may stay in a cache, so a share of the
   limit can exceed 100 %.
 - gelu is the formula with tanh everywhere. BatchNorm uses running statistics in the forward cases, the batch's in
-  training.
+  training, which is SGD with momentum; compared are the losses of the first three steps.
+- Held-out shapes: one thread, both in worker processes pinned to the same CPU, taking turns of 8 ms; the best turn's median.
 - Compile time: CPU seconds, children included, of the first three calls less three steady ones; nets are built and
-  weights loaded before. tinygrad compiles in its own process instead of its pool. No cache on disk, but for the rows
+  weights loaded before. tinygrad compiles in its own process instead of its pool, once. No cache on disk, but for the rows
   of glassgrad with a warm cache: a folder that one process before has filled.
+- From the start of a process: wall time from before the process is made until the first result is in NumPy: interpreter,
+  imports, net, loading the weights, compilation, one forward. Drawing the random weights is not counted.
+- Memory: fresh processes, default threads; the resident peak (VmHWM, reset before the first step) over four steps, less what
+  was resident before them. It holds compilation too; 'glassgrad warm' takes its programs from disk.
 - Who used more than {share:.0%} of a CPU while others had their turn: {busy}."""
 
 
@@ -415,7 +522,14 @@ def method(run: dict[str, Any]) -> list[str]:
     busy = [f"{name} ({x:.0%})" for name, x in run.get("idle", {}).items() if x > IDLE_SHARE]
     effort = run["effort"]
     return METHOD.format(
-        rounds=effort["rounds"], turn_s=effort["turn_s"], share=IDLE_SHARE, busy=", ".join(busy) or "nobody"
+        rounds=effort["rounds"],
+        turn_s=effort["turn_s"],
+        open_limit_s=effort["open_limit_s"],
+        ready=effort["slow_ready_s"],
+        position=models.POSITION,
+        cache=models.CACHE_TOKENS,
+        share=IDLE_SHARE,
+        busy=", ".join(busy) or "nobody",
     ).splitlines()
 
 
@@ -426,14 +540,18 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def median(results: dict[str, Any], framework: str, mode: str | None = None) -> float | None:
     found = results.get(framework, {}).get(mode or MODES[framework])
-    return found["median"] if isinstance(found, dict) else None
+    return found["median"] if isinstance(found, dict) and "hopeless" not in found else None
 
 
 def spread(results: dict[str, Any], framework: str, mode: str) -> str:
     row = results.get(framework, {})
+    m = row.get(mode)
+    if m and "hopeless" in m:
+        return ">20x"
+    if "given_up" in row:
+        return row["given_up"]
     if "failed" in row:
         return "failed"
-    m = row.get(mode)
     return "-" if not m or m["median"] is None else f"{milli(m['median'])} ({milli(m['p10'])}-{milli(m['p90'])})"
 
 

@@ -1,8 +1,11 @@
-"""Side by side: glassgrad, torch (eager), tinygrad and jax, interleaved in one run. Writes a table and JSON.
+"""Side by side: glassgrad, torch (eager and compiled), onnxruntime, tinygrad and jax, interleaved in one run.
 
-    python bench/run.py                          # all of it: about half an hour, on an idle machine
+    python bench/run.py                          # all of it: about half an hour, on an idle machine; writes a table and JSON
     python bench/run.py --quick                  # few repetitions: does everything work?
-    python bench/run.py --only speed --only jax  # parts (compile, speed, overheads, kernels), frameworks, cases
+    python bench/run.py --only speed --only jax  # parts, frameworks, pieces of the names of cases
+    python bench/run.py --threads 1 --lock FILE  # on a machine shared with others who measure under the same lock
+
+Parts: compile, start, speed, overheads, processes (imports), memory, kernels, repeat, heldout.
 
 Every framework works in processes of its own, pinned to as many CPUs as it may use threads; one computes at a time, in
 turns, and all get the same inputs. What they computed is compared with float64. Peers that are not installed are
@@ -25,27 +28,36 @@ from typing import Any
 
 import cases
 import compile_time
+import heldout
 import machine
 import numpy as np
 import report
-from team import HERE, Failed, Team, Worker, say
+from team import HERE, THREADS, Failed, Team, Worker, say
+from worker import WARM_CALLS
 
-FRAMEWORKS = ("glassgrad", "torch", "tinygrad", "jax")
+FRAMEWORKS = ("glassgrad", "torch", "torch.compile", "onnxruntime", "tinygrad", "jax")
 COMPILERS = ("glassgrad", "tinygrad", "jax")
+TRAINERS = ("glassgrad", "torch")
+PARTS = ("compile", "start", "speed", "overheads", "processes", "memory", "kernels", "repeat", "heldout")
+NAMED_PARTS = {"compile", "speed", "overheads"}  # those whose members have names that --only may pick
 IMPORTS = {
     "glassgrad": "import glassgrad",
     "glassgrad Tensor": "from glassgrad import Tensor",
     "torch": "import torch",
+    "onnxruntime": "import onnxruntime",
     "tinygrad": "import tinygrad",
     "jax": "import jax, jax.numpy",
 }
 RSS_PROGRAMS = {
     "glassgrad": "from glassgrad import Tensor\n(Tensor([[1.] * 4] * 4) + 1).numpy()",
     "torch": "import torch\n(torch.ones(4, 4) + 1).numpy()",
+    "onnxruntime": "import onnxruntime",
     "tinygrad": "from tinygrad import Tensor\n(Tensor([[1.] * 4] * 4) + 1).numpy()",
     "jax": "import jax.numpy as jnp, numpy as np\nnp.asarray(jnp.ones((4, 4)) + 1)",
 }
-SETTLE_S = 0.25  # between turns: an OpenMP runtime lets its threads spin for 0.2 s, on cores that the next one needs
+SETTLE_S = 0.25  # after a turn of several threads: an OpenMP runtime lets them spin for 0.2 s, on cores that the next one needs
+HOPELESS, SLOW = 20.0, 4.0  # times the best: shown as such after the first round; fewer rounds
+SLOW_ROUNDS = 3
 
 
 class Effort:
@@ -53,40 +65,73 @@ class Effort:
 
     def __init__(self, quick: bool) -> None:
         self.quick = quick
-        self.rounds, self.turn_s, self.mode_s = (3, 0.03, 3.0) if quick else (11, 0.2, 40.0)
-        self.compile_runs, self.import_runs = (1, 3) if quick else (3, 15)
-        self.open_limit_s, self.turn_limit_s, self.process_limit_s = 300, 120, 1200
+        self.rounds, self.turn_s, self.mode_s = (3, 0.03, 3.0) if quick else (7, 0.12, 6.0)
+        self.compile_runs, self.import_runs = (1, 3) if quick else (3, 10)
+        self.slow_ready_s = 20.0  # a slow peer that takes so long to get ready is not made ready again with more threads
+        self.heldout_count = 20 if quick else heldout.COUNT
+        self.open_limit_s, self.turn_limit_s, self.process_limit_s = 60 if quick else 100, 50, 1200
 
 
-# ---- parts ---------------------------------------------------------------------------------------------------------
+# ---- speed ---------------------------------------------------------------------------------------------------------
+class Entry:
+    """One mode of one worker in the open case: its times, and what became of it."""
+
+    def __init__(self, worker: Worker, mode: str, row: dict[str, Any]) -> None:
+        self.worker, self.mode, self.row, self.spent = worker, mode, row, 0.0
+        self.times: list[float] = row["times"]
+
+    @property
+    def is_peer(self) -> bool:
+        return self.worker.framework not in ("limits", "glassgrad")
+
+
 def run_case(case: cases.Case, team: Team, effort: Effort) -> dict[str, Any]:
     """A case on all workers, in turns: {threads: {framework: {mode: result}}}."""
-    say(f"{case.part}: {case.name}")
+    start = time.perf_counter()
     results: dict[str, Any] = {str(n): {} for n in team.threads}
     with tempfile.TemporaryDirectory() as folder:
-        arrays = case.inputs()
+        arrays = case.arrays()
         for name, x in arrays.items():
             np.save(Path(folder, f"{name}.npy"), x)
-        expected = case.reference(arrays)
-        open_modes: list[tuple[Worker, str, list[float]]] = []
+        expected = case.reference(arrays, WARM_CALLS)
+        entries, best = [], float("inf")
+        given_up = dict.fromkeys(case.hopeless, ">20x")  # frameworks that need not try, and what their cells say
         for worker in team.members():
             row = results[str(worker.threads)].setdefault(worker.framework, {})
+            if worker.framework in given_up:
+                row["given_up"] = given_up[worker.framework]
+                continue
             with tempfile.TemporaryDirectory() as save:
+                begin = time.perf_counter()
                 try:
-                    opened = worker.ask(effort.open_limit_s, do="open", case=case.name, folder=folder, save=save)
+                    with team.alone():
+                        opened = worker.ask(effort.open_limit_s, do="open", case=case.name, folder=folder, save=save)
                 except Failed as e:
-                    row["failed"] = str(e)
                     say(f"  {worker.framework} with {worker.threads} threads: {e}")
+                    if worker.is_alive:
+                        row["failed"] = str(e)
+                    else:
+                        row["given_up"] = given_up[worker.framework] = "too slow" if "no answer" in str(e) else "died"
                     continue
+                if case.part == "speed" and worker.framework not in ("limits", "glassgrad") and opened["last_s"]:
+                    last = min(opened["last_s"].values())
+                    best = min(best, last)
+                    if last > HOPELESS * best:
+                        given_up[worker.framework] = ">20x"
+                    elif last > SLOW * best and time.perf_counter() - begin > effort.slow_ready_s:
+                        given_up[worker.framework] = ">4x"
+                if "absent" in opened:
+                    row["absent"] = opened["absent"]
                 for mode in opened["modes"]:
                     if worker.framework == "limits" and mode != case.limit:
                         continue
                     row[mode] = {"times": [], "first_s": opened["first_s"].get(mode)}
-                    if worker.framework != "limits":
-                        row[mode]["error"] = compare(np.load(Path(save, f"{mode}.npy")), expected)
-                    open_modes.append((worker, mode, row[mode]["times"]))
-        take_turns(open_modes, effort)
-        for worker in {id(w): w for w, _, _ in open_modes}.values():
+                    if worker.framework != "limits" and mode != "build":
+                        with np.load(Path(save, f"{mode}.npz")) as kept:
+                            row[mode]["error"] = compare_all([kept[k] for k in kept.files], expected)
+                    entries.append(Entry(worker, mode, row[mode]))
+        take_turns(entries, effort, team, case.part == "speed")
+        for worker in {id(e.worker): e.worker for e in entries}.values():
             if worker.is_alive:
                 worker.ask(60, do="close")
     for row in results.values():
@@ -94,30 +139,55 @@ def run_case(case: cases.Case, team: Team, effort: Effort) -> dict[str, Any]:
             for m in modes.values():
                 if isinstance(m, dict):
                     m.update(summary(m.pop("times")))
-    return {"case": case._asdict(), "results": results}
+    shares = [(n, *report.best_peer(row)) for n, row in results.items()] if case.part == "speed" else []
+    text = ", ".join(f"{share:.2f}x of {peer}'s time on {n}" for n, peer, share in shares if share)
+    say(f"{case.part}: {case.name}{text and ': '}{text} ({time.perf_counter() - start:.0f} s)")
+    return {"case": {**case._asdict(), "inputs": [i._asdict() for i in case.inputs]}, "results": results}
 
 
-def take_turns(modes: list[tuple[Worker, str, list[float]]], effort: Effort) -> None:
-    """Time each mode in each round; who is first changes. A mode that has used up its time stands by."""
-    spent = [0.0] * len(modes)
+def take_turns(entries: list[Entry], effort: Effort, team: Team, may_drop: bool) -> None:
+    """Time each mode in each round; who is first changes.
+
+    A mode that has used up its time stands by; so do peers that the first round has shown to be hopeless, and after some
+    rounds those that are slow.
+    """
     for turn in range(effort.rounds):
-        for i in [(turn + k) % len(modes) for k in range(len(modes))]:
-            worker, mode, times = modes[i]
-            if spent[i] > effort.mode_s or not worker.is_alive:
-                continue
-            time.sleep(SETTLE_S)
-            start = time.perf_counter()
-            try:
-                times += worker.ask(effort.turn_limit_s, do="turn", mode=mode, seconds=effort.turn_s)["times"]
-            except Failed as e:
-                say(f"  {worker.framework} {mode} with {worker.threads} threads: {e}")
-            spent[i] += time.perf_counter() - start
+        with team.alone():
+            for e in [entries[(turn + k) % len(entries)] for k in range(len(entries))]:
+                if e.spent > effort.mode_s or not e.worker.is_alive or "hopeless" in e.row:
+                    continue
+                if may_drop and e.is_peer and turn >= SLOW_ROUNDS and times_best(e, entries) > SLOW:
+                    continue
+                start = time.perf_counter()
+                try:
+                    e.times += e.worker.ask(effort.turn_limit_s, do="turn", mode=e.mode, seconds=effort.turn_s)["times"]
+                except Failed as why:
+                    e.row["hopeless" if not e.worker.is_alive else "failed"] = str(why)
+                    say(f"  {e.worker.framework} {e.mode} with {e.worker.threads} threads: {why}")
+                e.spent += time.perf_counter() - start
+                if e.worker.threads > 1:
+                    time.sleep(SETTLE_S)
+        for e in entries:
+            if may_drop and turn == 0 and e.is_peer and times_best(e, entries) > HOPELESS:
+                e.row["hopeless"] = f"more than {HOPELESS:g} times the best"
 
 
-def compare(x: np.ndarray, expected: np.ndarray | None) -> float | None:
-    """The largest difference as a share of the largest value; infinite for another shape and for NaN."""
+def times_best(e: Entry, entries: list[Entry]) -> float:
+    """The mode's median over the least of its thread count."""
+    same = [o for o in entries if o.worker.threads == e.worker.threads and o.worker.framework != "limits" and o.times]
+    best = min((statistics.median(o.times) for o in same), default=0.0)
+    return statistics.median(e.times) / best if e.times and best else 0.0
+
+
+def compare_all(found: list[np.ndarray], expected: tuple[np.ndarray, ...] | None) -> float | None:
+    """The largest difference of all results."""
     if expected is None:
         return None
+    return max(compare(x, e) for x, e in zip(found, expected, strict=True))
+
+
+def compare(x: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference as a share of the largest value; infinite for another shape and for NaN."""
     if x.shape != np.shape(expected):
         return float("inf")
     error = np.abs(x - expected).max() / np.abs(expected).max()
@@ -132,65 +202,109 @@ def summary(times: list[float]) -> dict[str, Any]:
     return {"median": float(middle), "p10": float(low), "p90": float(high), "count": len(times)}
 
 
-def run_compile(
-    frameworks: list[str], wanted: Callable[[str], bool], effort: Effort, tinygrad_device: str, references: bool
-) -> dict[str, Any]:
-    """Compile times: {net: {framework: medians}}, each from fresh processes, frameworks in turns."""
+def run_repeat(chosen: list[cases.Case], team: Team, effort: Effort) -> dict[str, Any]:
+    """Every case in two fresh processes of glassgrad, on as many threads as there are: are the bytes equal?"""
+    threads, found = team.threads[-1], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(2):
+            worker = team.hire("glassgrad", threads)
+            for case in chosen:
+                place, save = Path(folder, case.name), Path(folder, f"{case.name} {turn}")
+                place.mkdir(exist_ok=True)
+                save.mkdir()
+                for name, x in case.arrays().items():
+                    np.save(place / f"{name}.npy", x)
+                try:
+                    worker.ask(effort.open_limit_s, do="open", case=case.name, folder=str(place), save=str(save))
+                    worker.ask(60, do="close")
+                except Failed as e:
+                    found[case.name] = f"failed: {e}"
+                    if not worker.is_alive:
+                        worker = team.hire("glassgrad", threads)
+                    continue
+                for f in place.iterdir():
+                    f.unlink()
+            worker.end()
+        for case in chosen:
+            a, b = (sorted(Path(folder, f"{case.name} {turn}").glob("*.npz")) for turn in range(2))
+            if case.name not in found:
+                found[case.name] = "equal" if a and all(same_arrays(x, y) for x, y in zip(a, b, strict=True)) else "different"
+    say(f"repeat: {sum(v == 'equal' for v in found.values())} of {len(found)} equal")
+    return {"threads": threads, "cases": found}
+
+
+def same_arrays(a: Path, b: Path) -> bool:
+    """Whether two files hold the same bytes in each array."""
+    with np.load(a) as x, np.load(b) as y:
+        return x.files == y.files and all(x[k].tobytes() == y[k].tobytes() for k in x.files)
+
+
+# ---- fresh processes: compile time, the start, memory --------------------------------------------------------------
+NOW = "now"  # as an option of a script: the time at which its process is made
+
+
+class Processes:
+    """Runs scripts of this folder in fresh processes."""
+
+    def __init__(self, temp: str, tinygrad_device: str, effort: Effort, team: Team) -> None:
+        self.temp, self.tinygrad_device, self.effort, self.team = temp, tinygrad_device, effort, team
+
+    def run(self, script: str, *options: str, more: dict[str, str] | None = None) -> dict[str, Any]:
+        """The JSON line that the script prints; {} if it prints none."""
+        device = {"DEV": self.tinygrad_device} if "tinygrad" in options else {}
+        try:
+            with self.team.alone():
+                done = subprocess.run(
+                    [sys.executable, str(HERE / script), *[repr(time.monotonic()) if o == NOW else o for o in options]],
+                    env=machine.clean_env({**device, **(more or {})}),
+                    capture_output=True,
+                    text=True,
+                    timeout=self.effort.process_limit_s,
+                )
+        except subprocess.TimeoutExpired:
+            return {"failed": f"no end within {self.effort.process_limit_s} s"}
+        if done.returncode:
+            return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+        lines = done.stdout.strip().splitlines()
+        return json.loads(lines[-1]) if lines else {}
+
+    def compile(self, framework: str, net: str, warm: bool = False, save: Path | None = None) -> dict[str, Any]:
+        """One process of compile_time.py."""
+        options = [*(["--warm"] if warm else []), *(["--save", str(save)] if save else [])]
+        more = {"CACHE": str(Path(self.temp, "cache-" + net))} if warm else {}
+        return self.run("compile_time.py", framework, net, *options, more=more)
+
+
+def run_compile(frameworks: list[str], wanted: Callable[[str], bool], processes: Processes) -> dict[str, Any]:
+    """Compile times: {net: {framework: medians}}, each from fresh processes, frameworks in turns; tinygrad has one turn."""
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temp:
-        for net in filter(wanted, compile_time.NETS):
-            say(f"compile: {net}")
-            expected = Path(temp, net + ".npy")
-            if references:
-                compile_once("reference", net, temp, tinygrad_device, effort, [], expected)
-            rows: dict[str, Any] = {f: [] for f in frameworks}
-            turns = [*frameworks, *(["glassgrad warm"] if "glassgrad" in frameworks else [])]
-            if "glassgrad" in frameworks:  # fills the cache
-                compile_once("glassgrad", net, temp, tinygrad_device, effort, ["--warm"], None)
-                rows["glassgrad warm"] = []
-            for turn in range(effort.compile_runs):
-                for name in [turns[(turn + k) % len(turns)] for k in range(len(turns))]:
-                    saved = Path(temp, f"{name}-{net}.npy")
-                    run = compile_once(
-                        name.split()[0], net, temp, tinygrad_device, effort, ["--warm"] if "warm" in name else [], saved
-                    )
-                    if expected.exists() and saved.exists():
-                        run["error"] = compare(np.load(saved), np.load(expected))
-                    rows[name].append(run)
-                    say(f"  {name}: {run.get('failed') or format(run['compile_cpu_s'], '.2f') + ' s'}")
-            found[net] = {name: combine(runs) for name, runs in rows.items()}
+    for net in filter(wanted, compile_time.NETS):
+        say(f"compile: {net}")
+        expected = Path(processes.temp, net + ".npy")
+        processes.compile("reference", net, save=expected)  # makes no file where torch is absent
+        names = [*frameworks, *(["glassgrad warm"] if "glassgrad" in frameworks else [])]
+        if "glassgrad" in frameworks:
+            processes.compile("glassgrad", net, True)  # fills the cache
+        rows: dict[str, Any] = {n: [] for n in names}
+        for turn in range(processes.effort.compile_runs):
+            for name in [names[(turn + k) % len(names)] for k in range(len(names))]:
+                if name == "tinygrad" and (rows[name] or not report.COMPILE_BARS[net][1]):
+                    continue
+                saved = Path(processes.temp, f"{name}-{net}.npy")
+                run = processes.compile(name.split()[0], net, "warm" in name, saved)
+                if expected.exists() and saved.exists():
+                    run["error"] = compare(np.load(saved), np.load(expected))
+                rows[name].append(run)
+                say(f"  {name}: {run.get('failed') or format(run['compile_cpu_s'], '.2f') + ' s'}")
+        found[net] = {name: combine(runs) for name, runs in rows.items()}
     return found
-
-
-def compile_once(
-    framework: str, net: str, temp: str, tinygrad_device: str, effort: Effort, options: list[str], save: Path | None
-) -> dict[str, Any]:
-    """One process of compile_time.py."""
-    env = machine.clean_env({"DEV": tinygrad_device} if framework == "tinygrad" else {})
-    if options:
-        env["CACHE"] = str(Path(temp, "cache-" + net))
-    command = [
-        sys.executable,
-        str(HERE / "compile_time.py"),
-        framework,
-        net,
-        *options,
-        *(["--save", str(save)] if save else []),
-    ]
-    try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=effort.process_limit_s)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"no end within {effort.process_limit_s} s"}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
-    return json.loads(done.stdout.strip().splitlines()[-1]) if framework != "reference" else {}
 
 
 def combine(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the runs; the largest error."""
     good = [r for r in runs if "failed" not in r]
     if not good:
-        return {"failed": runs[0]["failed"] if runs else "not run"}
+        return {"failed": runs[0]["failed"] if runs else "not run, there is no bar"}
     out: dict[str, Any] = {
         key: statistics.median(r[key] for r in good) for key in ("compile_cpu_s", "compile_wall_s", "step_s")
     }
@@ -198,6 +312,47 @@ def combine(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {**out, "runs": [r["compile_cpu_s"] for r in good], "error": max(errors) if errors else None}
 
 
+def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each number's median; what failed instead."""
+    good = [r for r in runs if "failed" not in r]
+    if not good:
+        return runs[0]
+    return {k: statistics.median(r[k] for r in good) for k, v in good[0].items() if isinstance(v, (int, float))}
+
+
+def run_start(processes: Processes) -> dict[str, Any]:
+    """From the start of a process to the first result of ResNet-18, cold and warm; the denoiser's graph on NULL."""
+    runs: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": [], "unet": []}
+    warm = {"CACHE": str(Path(processes.temp, "cache-start"))}
+
+    def first(more: dict[str, str]) -> dict[str, Any]:
+        return processes.run("fresh.py", "first", NOW, more=more)
+
+    first(warm)  # fills the cache
+    for _ in range(processes.effort.compile_runs):
+        runs["cold"].append(first({"CACHE": "0"}))
+        runs["warm"].append(first(warm))
+        runs["unet"].append(processes.run("compile_time.py", "glassgrad", "unet"))
+    found = {name: medians(rows) for name, rows in runs.items()}
+    say(f"start: {found}")
+    return found
+
+
+def run_memory(frameworks: list[str], processes: Processes) -> dict[str, Any]:
+    """Peak memory of a training step of ResNet-18 in fresh processes."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    cache = {"CACHE": str(Path(processes.temp, "cache-memory"))}
+    for _ in range(processes.effort.compile_runs):
+        for f in [f for f in TRAINERS if f in frameworks]:
+            rows.setdefault(f, []).append(processes.run("fresh.py", "memory", f, more={"CACHE": "0"}))
+    if not rows.get("glassgrad"):
+        return {}
+    processes.run("fresh.py", "memory", "glassgrad", more=cache)
+    rows["glassgrad warm"] = [processes.run("fresh.py", "memory", "glassgrad", more=cache)]
+    return {f: medians(runs) for f, runs in rows.items()}
+
+
+# ---- overheads -----------------------------------------------------------------------------------------------------
 def run_processes(frameworks: list[str], effort: Effort, tinygrad_device: str) -> dict[str, Any]:
     """Import time and memory of fresh processes, in turns."""
     say("overheads: import, memory")
@@ -251,6 +406,34 @@ def run_kernels(team: Team) -> dict[str, Any]:
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
+def measure(
+    found: dict[str, Any], team: Team, effort: Effort, has: Callable[[str], bool], wanted: Callable[[str], bool]
+) -> None:
+    """All parts that are asked for, into `found`."""
+    frameworks, device = team.frameworks, team.tinygrad_device
+    with tempfile.TemporaryDirectory() as temp:
+        processes = Processes(temp, device, effort, team)
+        if has("compile") and any(map(wanted, compile_time.NETS)):
+            found["compile"] = run_compile([f for f in COMPILERS if f in frameworks], wanted, processes)
+        if has("start"):
+            found["start"] = run_start(processes)
+        if has("memory"):
+            found["memory"] = run_memory(frameworks, processes)
+    if has("processes"):
+        found["processes"] = run_processes(frameworks, effort, device)
+    for case in cases.cases():
+        if has(case.part) and wanted(case.name):
+            found.setdefault("cases", []).append(run_case(case, team, effort))
+    if has("kernels"):
+        found["kernels"] = run_kernels(team)
+    team.end()
+    if has("repeat"):
+        found["repeat"] = run_repeat([c for c in cases.cases() if c.part == "speed" and wanted(c.name)], team, effort)
+    if has("heldout") and "torch" in frameworks:
+        with team.alone():
+            found["heldout"] = heldout.run(list(heldout.FAMILIES), range(effort.heldout_count))
+
+
 def main() -> None:
     """Run what is asked for and report it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -262,17 +445,19 @@ def main() -> None:
         metavar="NAME",
         help="a part, or a piece of the name of a case, net or framework",
     )
+    parser.add_argument("--threads", type=int, action="append", help="numbers of threads; default: 1 and 2")
+    parser.add_argument("--lock", type=Path, help="hold this file's lock (flock) while something is timed")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results")
     options = parser.parse_args()
     effort, only = Effort(options.quick), set(options.only)
-    parts, named = only & {"compile", "speed", "overheads", "kernels"}, only & set(FRAMEWORKS)
+    parts, named = only & set(PARTS), only & set(FRAMEWORKS)
     pieces = only - parts - named
 
     def wanted(name: str) -> bool:
         return not pieces or any(p in name for p in pieces)
 
     def has(part: str) -> bool:
-        return (part in parts) if parts else (not pieces or part in ("compile", "speed"))
+        return part in parts if parts else not pieces or part in NAMED_PARTS
 
     present, absent = machine.present_frameworks(FRAMEWORKS)
     frameworks = [f for f in present if not named or f in named or f == "glassgrad"]
@@ -291,23 +476,16 @@ def main() -> None:
         "started": time.strftime("%Y-%m-%d %H:%M"),
     }
     load = machine.Load()
-    team = Team(frameworks, device)
+    threads = [n for n in options.threads or THREADS if n <= machine.cpu_count()]
+    team = Team(frameworks, threads, device, options.lock)
+    begin = time.perf_counter()
     try:
-        if has("compile") and any(map(wanted, compile_time.NETS)):
-            found["compile"] = run_compile(
-                [f for f in COMPILERS if f in frameworks], wanted, effort, device, "torch" in present
-            )
-        if has("overheads") and not pieces:
-            found["processes"] = run_processes(frameworks, effort, device)
-        chosen = [c for c in cases.cases() if has(c.part) and wanted(c.name)]
-        if chosen:
-            found["cases"] = [run_case(c, team, effort) for c in chosen]
-        if has("kernels") and not pieces:
-            found["kernels"] = run_kernels(team)
+        measure(found, team, effort, has, wanted)
+    except KeyboardInterrupt:
+        say("stopped: what has been measured is reported")
     finally:
         team.end()
-    found["idle"] = team.idle
-    found["load"] = load.since()
+    found["idle"], found["load"], found["seconds"] = team.idle, load.since(), time.perf_counter() - begin
     text = report.markdown(found)
     options.out.mkdir(parents=True, exist_ok=True)
     mark = ("-quick" if options.quick else "") + ("-part" if only else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
@@ -29,15 +30,9 @@ class Worker:
 
     def __init__(self, framework: str, threads: int, cpus: list[int], env: dict[str, str]) -> None:
         self.framework, self.threads, self.idle = framework, threads, [0.0, 0.0]
-        command = [
-            sys.executable,
-            str(HERE / "worker.py"),
-            framework,
-            str(threads),
-            *([",".join(map(str, cpus))] if cpus else []),
-        ]
+        pinned = [",".join(map(str, cpus))] if cpus else []
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, str(HERE / "worker.py"), framework, str(threads), *pinned],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -64,9 +59,11 @@ class Worker:
     def _read(self, limit_s: float) -> dict[str, Any]:
         if not select.select([self.process.stdout], [], [], limit_s)[0]:
             self.process.kill()
+            self.process.wait()
             raise Failed(f"no answer within {limit_s:g} s")
         line = self.process.stdout.readline()
         if not line:
+            self.process.wait()
             raise Failed("its process has ended")
         return json.loads(line)
 
@@ -82,16 +79,16 @@ class Worker:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
 
 
 class Team:
     """All workers of a run, made when first needed."""
 
-    def __init__(self, frameworks: list[str], tinygrad_device: str) -> None:
-        self.frameworks, self.tinygrad_device = frameworks, tinygrad_device
+    def __init__(self, frameworks: list[str], threads: list[int], tinygrad_device: str, lock: Path | None) -> None:
+        self.frameworks, self.threads, self.tinygrad_device, self.lock = frameworks, threads, tinygrad_device, lock
         self.workers: dict[tuple[str, int], Worker] = {}
         self.idle: dict[str, float] = {}  # share of a CPU a worker used while others had their turn
-        self.threads = [n for n in THREADS if n <= machine.cpu_count()]
 
     def members(self) -> Iterator[Worker]:
         """Every worker that lives, frameworks side by side; the dead are made anew."""
@@ -99,17 +96,27 @@ class Team:
             for framework in ["limits", *self.frameworks]:
                 worker = self.workers.get((framework, threads))
                 if worker is None or not worker.is_alive:
-                    env = machine.worker_env(threads, {"DEV": self.tinygrad_device} if framework == "tinygrad" else {})
                     try:
-                        worker = Worker(framework, threads, machine.pick_cpus(threads), env)
+                        with self.alone():
+                            worker = self.hire(framework, threads)
                     except Failed as e:
                         say(f"  {framework} with {threads} threads: {e}")
                         continue
                     self.workers[framework, threads] = worker
                 yield worker
 
+    def hire(self, framework: str, threads: int) -> Worker:
+        """A new worker, pinned to as many CPUs as it may use threads."""
+        env = machine.worker_env(threads, {"DEV": self.tinygrad_device} if framework == "tinygrad" else {})
+        return Worker(framework, threads, machine.pick_cpus(threads), env)
+
+    def alone(self) -> Any:
+        """While this is open, others who honour the lock do not measure."""
+        return machine.locked(self.lock) if self.lock else contextlib.nullcontext()
+
     def end(self) -> None:
         """End all processes."""
         for (framework, threads), worker in self.workers.items():
             self.idle[f"{framework} {threads}"] = worker.idle[0] / max(worker.idle[1], 1e-9)
             worker.end()
+        self.workers.clear()
