@@ -27,12 +27,11 @@ X86_64_V3 = {"+avx", "+avx2", "+bmi", "+bmi2", "+cx16", "+f16c", "+fma", "+lzcnt
              "+sse4.2", "+ssse3", "+xsave"}
 HUGE_PAGE_BYTES = 2 << 20
 MADV_HUGEPAGE = 14
-# No more: tiles, vectors and unrolled copies are the compiler's work already, and so are addresses that loops step along. LLVM's O1
-# gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much; instruction_combine undoes our MAX (vmaxps +
-# vblendvps becomes vcmpltps + vorps + vblendvps: test_max_is_one_instruction_off_the_chain).
-PASSES = ("sroa", "simplify_cfg")
-# A third of the code generator's time, for addresses that are already as it would make them. The switch is one for the whole process,
-# which may hold other users of LLVM (numba): it is on only while we generate code.
+# The text goes to the code generator as it is: registers are SSA values, tiles, vectors and unrolled copies are the compiler's work, and so
+# are addresses that loops step along. LLVM's O1 gives the same GEMM speed for 5 ms more, its vectorisers cost up to 100 times as much;
+# instruction_combine undoes our MAX (vmaxps + vblendvps becomes vcmpltps + vorps + vblendvps: test_max_is_one_instruction_off_the_chain).
+# Loop strength reduction is a third of the code generator's time, for addresses that are already as it would make them. The switch is one
+# for the whole process, which may hold other users of LLVM (numba): it is on only while we generate code.
 SWITCH = "-disable-lsr"
 
 
@@ -86,32 +85,20 @@ class _Llvm:
         self.features = ",".join(sorted(f for f in llvm.get_host_cpu_features().flatten().split(",") if f[:1] == "+"))
         self.triple = llvm.get_process_triple()
         self.lock = threading.RLock()
-        self.machines: dict[str, tuple[Any, Any]] = {}
+        self.machines: dict[str, tuple[Any, str]] = {}
         self.jit = llvm.create_lljit_compiler()
         self.numbers = itertools.count()
         self.runtime = Runtime(self.link_text)
 
-    def machine(self, features: str) -> tuple[Any, Any]:
-        """The code generator and the pass builder for a set of features; made once, as it takes 0.5 ms."""
+    def machine(self, features: str) -> tuple[Any, str]:
+        """The code generator for a set of features and its data layout; made once, as it takes 0.5 ms."""
         if features not in self.machines:
             # the scheduling model of a generation all of whose features are there
             level = "x86-64-v3" if set(features.split(",")) >= X86_64_V3 else ""
             target = self.binding.Target.from_triple(self.triple)
             machine = target.create_target_machine(cpu=level, features=features, opt=2, reloc="pic", codemodel="default")
-            options = self.binding.create_pipeline_tuning_options(1)
-            self.machines[features] = machine, self.binding.create_pass_builder(machine, options)
+            self.machines[features] = machine, str(machine.target_data)
         return self.machines[features]
-
-    def optimise(self, text: str, features: str) -> tuple[Any, Any]:
-        """(code generator, optimised module) of IR text."""
-        machine, builder = self.machine(features)
-        try: module = self.binding.parse_assembly(text)
-        except RuntimeError as e: raise CompilerBug(f"CPU: LLVM refuses the text: {e}\n{text}") from None
-        module.triple, module.data_layout = self.triple, str(machine.target_data)
-        passes = self.binding.create_new_module_pass_manager()
-        for name in PASSES: getattr(passes, f"add_{name}_pass")()
-        passes.run(module, builder)
-        return machine, module
 
     def compile(self, text: str, features: str) -> bytes:
         return self.generate(text, features, "emit_object")
@@ -122,7 +109,9 @@ class _Llvm:
     def generate(self, text: str, features: str, form: str) -> Any:
         """Machine code in the form that a method of the code generator gives."""
         with self.lock:
-            machine, module = self.optimise(text, features)
+            machine, layout = self.machine(features)
+            try: module = self.binding.parse_assembly(f'target datalayout = "{layout}"\ntarget triple = "{self.triple}"\n{text}')
+            except RuntimeError as e: raise CompilerBug(f"CPU: LLVM refuses the text: {e}\n{text}") from None
             self.binding.set_option("", SWITCH)
             try: return getattr(machine, form)(module)
             finally: self.binding.set_option("", f"{SWITCH}=false")
@@ -221,7 +210,7 @@ class CpuDevice(DeviceBase):
         except AttributeError: call, address, layouts = self._new_call(n)
         if n >= len(layouts): call, address, layouts = self._new_call(n)
         row = address + 8 * CALL_WORDS
-        layouts[n].pack_into(call, 0, runtime.pool, row, 1, threads, 0, 0, 0, prog.address, row + 32, count, 0, *bufs,
+        layouts[n].pack_into(call, 0, runtime.pool, row, 1, threads, 0, 0, 0, prog.address, row + 32, count, 1, *bufs,
                              *(words(vals) if vals else ()))
         runtime.call(address)
 
@@ -241,7 +230,7 @@ class CpuReplay(Replay):
     def __init__(self, device: CpuDevice, rows: Sequence[Launch]) -> None:
         super().__init__(device, rows)
         self.runtime, self._lock = device.runtime, threading.Lock()
-        self.is_serial = all(not isinstance(r.grid[0], Slot) and r.grid[0] < 2 for r in rows)
+        self.is_serial = all(not isinstance(r.grid[0], Slot) and r.grid[0] < 2 and r.beside < 2 for r in rows)
         found = [[b.index for r in rows for b in r.bufs if isinstance(b, Slot)],
                  [v.index for r in rows for v in (*r.vals, r.grid[0]) if isinstance(v, Slot)]]
         self.n_handles, self.n_vals = (max(slots, default=-1) + 1 for slots in found)
@@ -259,7 +248,7 @@ class CpuReplay(Replay):
             return 0
         for i, r in enumerate(rows):
             start = place + len(args)
-            out += [r.prog.address, at + 8 * start, word(r.grid[0], CALL_WORDS + 4 * i + 2, self.n_handles), 0]
+            out += [r.prog.address, at + 8 * start, word(r.grid[0], CALL_WORDS + 4 * i + 2, self.n_handles), r.beside]
             args += [word(b, start + j, 0) for j, b in enumerate(r.bufs)]
             args += [word(v, start + len(r.bufs) + j, self.n_handles) for j, v in enumerate(r.vals)]
         self._patches = ctypes.create_string_buffer(struct.pack(f"={len(patches)}q", *patches), 8 * len(patches) or 8)

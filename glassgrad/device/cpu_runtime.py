@@ -1,7 +1,8 @@
 """The CPU's native launcher: a thread pool and a loop over kernel launches, written as LLVM IR and compiled once.
 
-One call runs a list of rows (a whole graph). A row is four words: kernel, arguments, count, flags. From the range 0..count of a row the
-caller and the workers take pieces, ever smaller ones, by a shared counter; a row begins when the row before is complete.
+One call runs a list of rows (a whole graph). A row is four words: kernel, arguments, count, and how many rows from here on do not depend
+on each other. From their ranges 0..count the caller and the workers take pieces, ever smaller ones, by a shared counter; then come the
+rows behind them.
 Results do not depend on who takes which piece, since kernels write each output element from one gidx0 only.
 
 The pool's protocol: `state` holds (epoch, open bit, number of workers inside). The caller fills the job in, opens a new epoch,
@@ -22,7 +23,6 @@ from collections.abc import Callable
 from typing import Any
 
 CALL_WORDS = 7
-SERIAL = 1                                    # row flag: the caller runs the whole row
 SPINS = 2000                                  # about 30 us of spinning: longer than the gap between two rows
 LINGERS = 8                                   # times as many in all before a worker sleeps, giving way to other processes: to be woken takes 50 us
 # byte offsets in the pool; the words that different threads write stand in different cache lines
@@ -44,7 +44,7 @@ def source() -> str:
         "i32 @pthread_cond_wait(ptr, ptr)", "i32 @pthread_cond_signal(ptr)", "i32 @pthread_cond_broadcast(ptr)",
         "ptr @pthread_getspecific(i32)", "i32 @pthread_setspecific(i32, ptr)", "i32 @sched_yield()", "i32 @posix_memalign(ptr, i64, i64)",
         "void @free(ptr)", *([f"void @{pause.replace('i32 1', 'i32')}"] if pause else [])))
-    fields = {"STATE": _STATE, "NEXT": _NEXT, "FN": _JOB, "ARGS": _JOB + 8, "COUNT": _JOB + 16, "PART": _JOB + 24, "LIMIT": _JOB + 32,
+    fields = {"STATE": _STATE, "NEXT": _NEXT, "ROWS": _JOB, "TOTAL": _JOB + 8, "PART": _JOB + 16, "LIMIT": _JOB + 24,
               "BUSY": _BUSY, "SLEEPERS": _SLEEPERS, "STOP": _STOP, "LIVE": _LIVE, "SPIN": _SPIN, "MUTEX": _MUTEX, "COND": _COND}
     text = _TEXT.replace("$PAUSE", f"call void @{pause}" if pause else "").replace("LINGERS", str(LINGERS))
     for name in sorted(fields, key=len, reverse=True):
@@ -53,8 +53,9 @@ def source() -> str:
 
 
 _TEXT = """
-; take pieces of the open job until none is left: each `part`-th of what is left, so that all are done at about the same time
-define internal void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %part) nounwind {
+; take pieces of the open job until none is left: each `part`-th of what is left, so that all are done at about the same time.
+; A job is some rows that do not depend on each other; their ranges follow one another, and a piece lies in one of them.
+define internal void @work(ptr %pool, ptr %rows, i64 %total, i64 %part) nounwind {
 entry:
   %next = @NEXT(%pool)
   br label %look
@@ -63,20 +64,40 @@ look:
   br label %take
 take:
   %i = phi i64 [ %first, %look ], [ %now, %try ]
-  %left = sub i64 %count, %i
+  %left = sub i64 %total, %i
   %some = icmp sgt i64 %left, 0
-  br i1 %some, label %try, label %done
+  br i1 %some, label %find, label %done
+find:
+  %r = phi i64 [ 0, %take ], [ %r1, %later ]
+  %begin = phi i64 [ 0, %take ], [ %far, %later ]
+  %row = getelementptr [4 x i64], ptr %rows, i64 %r
+  %rc = getelementptr i64, ptr %row, i64 2
+  %count = load i64, ptr %rc
+  %far = add i64 %begin, %count
+  %here = icmp slt i64 %i, %far
+  br i1 %here, label %try, label %later
+later:
+  %r1 = add i64 %r, 1
+  br label %find
 try:
+  %rest = sub i64 %far, %i
   %c0 = udiv i64 %left, %part
   %c1 = icmp eq i64 %c0, 0
-  %chunk = select i1 %c1, i64 1, i64 %c0
-  %end = add i64 %i, %chunk
+  %c2 = select i1 %c1, i64 1, i64 %c0
+  %c3 = icmp slt i64 %c2, %rest
+  %size = select i1 %c3, i64 %c2, i64 %rest
+  %end = add i64 %i, %size
   %got = cmpxchg ptr %next, i64 %i, i64 %end monotonic monotonic
   %now = extractvalue { i64, i1 } %got, 0
   %mine = extractvalue { i64, i1 } %got, 1
   br i1 %mine, label %run, label %take
 run:
-  call void %fn(ptr %args, ptr %args, i64 %i, i64 %end)
+  %fn = load ptr, ptr %row
+  %ra = getelementptr i64, ptr %row, i64 1
+  %args = load ptr, ptr %ra
+  %lo = sub i64 %i, %begin
+  %hi = sub i64 %end, %begin
+  call void %fn(ptr %args, ptr %args, i64 %lo, i64 %hi)
   br label %look
 done:
   ret void
@@ -90,9 +111,8 @@ entry:
   %sleepers = @SLEEPERS(%pool)
   %mutex = @MUTEX(%pool)
   %cond = @COND(%pool)
-  %fnp = @FN(%pool)
-  %argsp = @ARGS(%pool)
-  %countp = @COUNT(%pool)
+  %rowsp = @ROWS(%pool)
+  %totalp = @TOTAL(%pool)
   %partp = @PART(%pool)
   %limitp = @LIMIT(%pool)
   %live = @LIVE(%pool)
@@ -122,11 +142,10 @@ try:
   %ok = extractvalue { i64, i1 } %got, 1
   br i1 %ok, label %job, label %spin
 job:
-  %fn = load ptr, ptr %fnp
-  %args = load ptr, ptr %argsp
-  %count = load i64, ptr %countp
+  %rows = load ptr, ptr %rowsp
+  %total = load i64, ptr %totalp
   %part = load i64, ptr %partp
-  call void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %part)
+  call void @work(ptr %pool, ptr %rows, i64 %total, i64 %part)
   br label %leave
 leave:
   %was = atomicrmw sub ptr %state, i64 1 release
@@ -242,21 +261,19 @@ done:
   ret void
 }
 
-define internal void @share(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %threads) noinline nounwind {
+define internal void @share(ptr %pool, ptr %rows, i64 %total, i64 %threads) noinline nounwind {
 entry:
   %state = @STATE(%pool)
   %next = @NEXT(%pool)
   %sleepers = @SLEEPERS(%pool)
-  %fnp = @FN(%pool)
-  %argsp = @ARGS(%pool)
-  %countp = @COUNT(%pool)
+  %rowsp = @ROWS(%pool)
+  %totalp = @TOTAL(%pool)
   %partp = @PART(%pool)
   %limitp = @LIMIT(%pool)
   %part = shl i64 %threads, 2
   %limit = sub i64 %threads, 1
-  store ptr %fn, ptr %fnp
-  store ptr %args, ptr %argsp
-  store i64 %count, ptr %countp
+  store ptr %rows, ptr %rowsp
+  store i64 %total, ptr %totalp
   store i64 %part, ptr %partp
   store atomic i64 %limit, ptr %limitp monotonic, align 8
   store atomic i64 0, ptr %next monotonic, align 8
@@ -270,13 +287,13 @@ entry:
   %asleep = icmp ne i64 %sl, 0
   br i1 %asleep, label %rouse, label %mine
 rouse:
-  %others = sub i64 %count, 1
+  %others = sub i64 %total, 1
   %enough = icmp slt i64 %others, %limit
   %want = select i1 %enough, i64 %others, i64 %limit
   call void @wake(ptr %pool, i64 %want)
   br label %mine
 mine:
-  call void @work(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %part)
+  call void @work(ptr %pool, ptr %rows, i64 %total, i64 %part)
   %o = atomicrmw and ptr %state, i64 -65537 acq_rel
   br label %join
 join:
@@ -354,27 +371,38 @@ begin:
 row:
   %i = phi i64 [ 0, %begin ], [ %i1, %next ]
   %r = getelementptr [4 x i64], ptr %rows, i64 %i
+  %rc = getelementptr i64, ptr %r, i64 2
+  %count = load i64, ptr %rc
+  %rg = getelementptr i64, ptr %r, i64 3
+  %group = load i64, ptr %rg
+  br i1 %pooled, label %sum, label %alone
+sum:
+  %j = phi i64 [ 1, %row ], [ %j1, %add ]
+  %total = phi i64 [ %count, %row ], [ %total1, %add ]
+  %more = icmp slt i64 %j, %group
+  br i1 %more, label %add, label %summed
+add:
+  %at = add i64 %i, %j
+  %rj = getelementptr [4 x i64], ptr %rows, i64 %at, i64 2
+  %cj = load i64, ptr %rj
+  %total1 = add i64 %total, %cj
+  %j1 = add i64 %j, 1
+  br label %sum
+summed:
+  %big = icmp sgt i64 %total, 1
+  br i1 %big, label %shared, label %alone
+shared:
+  call void @share(ptr %pool, ptr %r, i64 %total, i64 %threads)
+  br label %next
+alone:
   %fn = load ptr, ptr %r
   %ra = getelementptr i64, ptr %r, i64 1
   %args = load ptr, ptr %ra
-  %rc = getelementptr i64, ptr %r, i64 2
-  %count = load i64, ptr %rc
-  %rf = getelementptr i64, ptr %r, i64 3
-  %flags = load i64, ptr %rf
-  %sbit = and i64 %flags, 1
-  %free = icmp eq i64 %sbit, 0
-  %big = icmp sgt i64 %count, 1
-  %par = and i1 %free, %big
-  %par2 = and i1 %par, %pooled
-  br i1 %par2, label %shared, label %alone
-shared:
-  call void @share(ptr %pool, ptr %fn, ptr %args, i64 %count, i64 %threads)
-  br label %next
-alone:
   call void %fn(ptr %args, ptr %args, i64 0, i64 %count)
   br label %next
 next:
-  %i1 = add i64 %i, 1
+  %step = phi i64 [ %j, %shared ], [ 1, %alone ]
+  %i1 = add i64 %i, %step
   %rmore = icmp slt i64 %i1, %n
   br i1 %rmore, label %row, label %end
 end:

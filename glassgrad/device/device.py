@@ -26,12 +26,14 @@ class Slot(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """One run of a loaded program. Buffers are handles or Slots, values ints or Slots; grid[0] may be a Slot among the values."""
+    """One run of a loaded program. Buffers are handles or Slots, values ints or Slots; grid[0] may be a Slot among the values. In a Replay
+    this one and those that follow, `beside` in all, do not depend on each other."""
     prog: Any
     bufs: Sequence[Any]
     vals: Sequence[Any] = ()
     grid: tuple[Any, int, int] = (1, 1, 1)
     local: tuple[int, int, int] = (1, 1, 1)
+    beside: int = 1
 
 
 class DeviceBase:
@@ -119,7 +121,7 @@ class Replay:
     def run(self, handles: Sequence[Handle] = (), vals: Sequence[int] = ()) -> None:
         """Run all rows, Slots filled from `handles` and `vals`."""
         offset = self.device.offset
-        for prog, bufs, values, grid, local in self.rows:
+        for prog, bufs, values, grid, local, _ in self.rows:
             hs = [offset(handles[b.index], b.offset) if isinstance(b, Slot) else b for b in bufs]
             vs = [vals[v.index] + v.offset if isinstance(v, Slot) else v for v in values]
             size = (vals[grid[0].index] + grid[0].offset, *grid[1:]) if isinstance(grid[0], Slot) else grid

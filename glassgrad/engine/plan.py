@@ -19,6 +19,7 @@ from glassgrad.engine.context import BEAM, CHECK, DEBUG, VIZ, code_key
 from glassgrad.engine.counters import GlobalCounters
 from glassgrad.engine.limits import Limits, limits_of
 from glassgrad.engine.memory import ALIGN_BYTES, Life, MemoryPlan, plan_memory
+from glassgrad.engine.overlap import find_groups
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
 from glassgrad.uop.errors import CompilerBug
@@ -121,7 +122,8 @@ class Plan:
     def prepared(self) -> Replay:
         """The launches, ready to run on the handles of inputs, outputs and arena: all of them the quick way, or none."""
         if self.replay is None:
-            made = self.device.graph(self._launches())
+            launches = self._launches()
+            made = self.device.graph([launches[step]._replace(beside=len(g) - k) for g in find_groups(self) for k, step in enumerate(g)])
             self.is_quick = made.quick is not None and self.bytes <= QUICK_BYTES and self.flops <= QUICK_FLOPS
             self.replay = made
         return self.replay

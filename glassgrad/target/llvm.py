@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from glassgrad.target.program import Program
 from glassgrad.target.target import Target
@@ -23,6 +23,7 @@ from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
 STACK_BYTES = 64 << 10           # private memory up to here lives on the stack, larger in the thread's arena
+FEW_COLUMNS = 4                  # fewer vectors than this are stored lane by lane
 SCRATCH_SYMBOL = "glassgrad_scratch"
 ARITHMETIC = frozenset((Ops.NEG, Ops.RECIP, Ops.SQRT, Ops.TRUNC, Ops.CAST, Ops.BITCAST, Ops.ADD, Ops.SUB, Ops.MUL, Ops.FDIV, Ops.CDIV,
                         Ops.CMOD, Ops.MAX, Ops.MIN, Ops.CMPLT, Ops.CMPLE, Ops.CMPEQ, Ops.CMPNE, Ops.AND, Ops.OR, Ops.XOR, Ops.SHL,
@@ -73,7 +74,21 @@ _FLOAT_CMP = {Ops.CMPLT: "olt", Ops.CMPLE: "ole", Ops.CMPEQ: "oeq", Ops.CMPNE: "
 _INT_CMP = {Ops.CMPLT: "lt", Ops.CMPLE: "le", Ops.CMPEQ: "eq", Ops.CMPNE: "ne"}
 _FLOAT_OP = {Ops.ADD: "fadd contract", Ops.SUB: "fsub contract", Ops.MUL: "fmul contract", Ops.FDIV: "fdiv contract"}
 _INT_OP = {Ops.ADD: "add", Ops.SUB: "sub", Ops.MUL: "mul", Ops.AND: "and", Ops.OR: "or", Ops.XOR: "xor"}
+_SUMS = frozenset((Ops.ADD, Ops.SUB, Ops.MUL))
 _BOOL_OP = {Ops.ADD: "or", Ops.MUL: "and", Ops.MAX: "or", Ops.MIN: "and", Ops.AND: "and", Ops.OR: "or", Ops.XOR: "xor"}
+
+
+class Loop(NamedTuple):
+    """An open loop: its labels, the block before it, what it counts with the step of each, the value of each ACC that it changes
+    before it and in it, the place of its phis, and whether it runs at least once."""
+    body: str
+    out: str
+    before: str
+    steps: dict[UOp, int]
+    kept: dict[UOp, str]
+    names: dict[UOp, str]
+    phis: list[str]
+    always: bool
 
 
 class _Writer:
@@ -88,22 +103,29 @@ class _Writer:
         self.declared: dict[str, str] = {}
         self.count = 0
         self.block = "entry"
-        self.loops: dict[UOp, tuple[str, str, str]] = {}     # RANGE -> (body label, exit label, count)
+        self.loops: dict[UOp, Loop] = {}
         self.bases: list[dict[tuple[str, str, UOp], str]] = [{}]   # pointers made so far, one level per open block scope
         self.heads: list[list[str]] = []                     # the place before each open loop
         self.level: dict[UOp, int] = {}                      # how many loops were open where a node was written
         self.multiples: dict[UOp, dict[UOp, int]] = {}       # RANGE -> products with a constant: a loop steps them along with itself
         for n in program.uops:
             if n.op is Ops.MUL and n.src[0].op is Ops.RANGE and n.src[1].op is Ops.CONST: self.multiples.setdefault(n.src[0], {})[n] = n.src[1].arg
+        self.carried = iter(_carried(program.uops))          # one for each loop, as they are opened
+        self.now: dict[UOp, str] = {}                        # ACC -> the value it holds here
+        self.corners: dict[tuple[str, int], str] = {}        # stack memory of store_columns
+        self.spare: dict[UOp, list[str]] = {}                # index sums that nobody has asked for yet, and their place in the text
         self.lines_of = {n: line for n in program.uops if (line := self.straight(n)) is not None}
         self.folded = _folded(program.uops, self.lines_of)
         self.written = {_memory(n.src[0]) for n in program.uops if n.op is Ops.STORE}
 
     # ---- text ----
+    def new_name(self) -> str:
+        self.count += 1
+        return f"%v{self.count - 1}"
+
     def let(self, text: str) -> str:
         """Append an instruction; its name."""
-        name = f"%v{self.count}"
-        self.count += 1
+        name = self.new_name()
         self.lines.append(f"  {name} = {text}")
         return name
 
@@ -149,8 +171,10 @@ class _Writer:
         else: text = _hex_float(float(x))  # type: ignore[arg-type]
         return text if d.lanes == 1 else f"splat ({one} {text})"
 
-    def __getitem__(self, n: UOp) -> str: return self.names[n]
-    def typed(self, n: UOp) -> str: return f"{self.ty(n.dtype)} {self.names[n]}"
+    def __getitem__(self, n: UOp) -> str:
+        if n in self.spare: self.spare.pop(n).append(f"  {self.names[n]} = {self.sum_text(n)}")
+        return self.names[n]
+    def typed(self, n: UOp) -> str: return f"{self.ty(n.dtype)} {self[n]}"
 
     # ---- the whole ----
     def module(self) -> str:
@@ -204,13 +228,14 @@ class _Writer:
 
     def open_grid(self, n: UOp) -> None:
         if n.arg.name != "gidx0": raise CompilerBug(f"llvm: a CPU kernel has one hardware index, gidx0; found {n.arg.name}")
-        self.lines += ["  %some = icmp slt i64 %begin, %end", "  br i1 %some, label %grid, label %done", "grid:",
-                       "  %gidx0 = phi i64 [ %begin, %entry ], [ %gnext, %glatch ]"]
+        self.grid: list[str] = []
+        self.lines += ["  %some = icmp slt i64 %begin, %end", "  br i1 %some, label %grid, label %done", "grid:", self.grid]
         self.block = "grid"
         self.names[n] = "%gidx0" if n.dtype.bits == 64 else self.let(f"trunc i64 %gidx0 to {self.ty(n.dtype)}")
 
     def close_grid(self, n: UOp) -> None:
-        self.lines += ["  br label %glatch", "glatch:", "  %gnext = add nuw nsw i64 %gidx0, 1", "  %gmore = icmp slt i64 %gnext, %end",
+        self.grid.append(f"  %gidx0 = phi i64 [ %begin, %entry ], [ %gnext, %{self.block} ]")
+        self.lines += ["  %gnext = add nuw nsw i64 %gidx0, 1", "  %gmore = icmp slt i64 %gnext, %end",
                        "  br i1 %gmore, label %grid, label %done", "done:"]
 
     def emit(self, uops: Sequence[UOp], i: int) -> int:
@@ -218,6 +243,9 @@ class _Writer:
         n = uops[i]
         if n.op is Ops.STORE: return self.stores(uops, i)
         if n in self.folded or n.op is Ops.MUL and n.src[0] in self.loops and n in self.multiples.get(n.src[0], ()): pass
+        elif n.op in _SUMS and n.dtype.lanes == 1 and n.dtype.kind == "int":
+            self.names[n], self.spare[n] = self.new_name(), []
+            self.lines.append(self.spare[n])
         elif n.op.is_alu: self.names[n] = self.alu(n)
         elif n in self.names and n.op is not Ops.ACC: pass
         elif n.op in _EMIT: _EMIT[n.op](self, n)
@@ -241,7 +269,7 @@ class _Writer:
 
     def open_loop(self, n: UOp) -> None:
         """A loop that tests at its end; a count that may be 0 is tested before too."""
-        (count,), ty, before = n.src, self.ty(n.dtype), self.block
+        (count,), ty, before, carried = n.src, self.ty(n.dtype), self.block, next(self.carried)
         self.bases.append({})
         self.heads.append([])
         self.lines.append(self.heads[-1])
@@ -249,49 +277,55 @@ class _Writer:
             self.names[n] = "0"
             return
         body, out = self.label("loop"), self.label("out")
-        if bounds(count)[0] > 0: self.lines.append(f"  br label %{body}")
+        always = bounds(count)[0] > 0
+        if always: self.lines.append(f"  br label %{body}")
         else: self.lines.append(f"  br i1 {self.let(f'icmp sgt {ty} {self[count]}, 0')}, label %{body}, label %{out}")
         self.start(body)
-        self.names[n] = f"%i{body}"
-        self.lines.append(f"  %i{body} = phi {ty} [ 0, %{before} ], [ %n{body}, %e{body} ]")
-        for k, product in enumerate(self.multiples.get(n, ())):
-            self.names[product], self.level[product] = f"%i{body}x{k}", len(self.heads)
-            self.lines.append(f"  %i{body}x{k} = phi {ty} [ 0, %{before} ], [ %n{body}x{k}, %e{body} ]")
-        self.loops[n] = (body, out, self[count])
+        steps = {n: 1, **self.multiples.get(n, {})}
+        for k, step in enumerate(steps): self.names[step], self.level[step] = f"%i{body}x{k}", len(self.heads)
+        kept = {acc: self.now[acc] for acc in carried}
+        for acc in kept: self.now[acc] = self.new_name()
+        self.loops[n] = Loop(body, out, before, steps, kept, {acc: self.now[acc] for acc in kept}, [], always)
+        self.lines.append(self.loops[n].phis)
 
     def close_loop(self, n: UOp) -> None:
         self.bases.pop()
         self.heads.pop()
-        (loop,) = n.src
-        if loop not in self.loops: return
-        (body, out, count), ty = self.loops[loop], self.ty(loop.dtype)
-        self.lines += [f"  br label %e{body}", f"e{body}:", f"  %n{body} = add nuw nsw {ty} %i{body}, 1",
-                       *[f"  %n{body}x{k} = add {ty} %i{body}x{k}, {c}" for k, c in enumerate(self.multiples.get(loop, {}).values())],
-                       f"  %c{body} = icmp slt {ty} %n{body}, {count}", f"  br i1 %c{body}, label %{body}, label %{out}"]
-        self.start(out)
+        (r,) = n.src
+        if r not in self.loops: return
+        loop, ty, count = self.loops[r], self.ty(r.dtype), self[r.src[0]]
+        body, latch = loop.body, self.block
+        for k, (node, step) in enumerate(loop.steps.items()):
+            self.lines.append(f"  %n{body}x{k} = add {'' if k else 'nuw nsw '}{ty} {self.names[node]}, {step}")
+            loop.phis.append(f"  {self.names[node]} = phi {ty} [ 0, %{loop.before} ], [ %n{body}x{k}, %{latch} ]")
+        for acc, first in loop.kept.items():
+            loop.phis.append(f"  {loop.names[acc]} = phi {self.ty(acc.dtype)} [ {first}, %{loop.before} ], [ {self.now[acc]}, %{latch} ]")
+        self.lines += [f"  %c{body} = icmp slt {ty} %n{body}x0, {count}", f"  br i1 %c{body}, label %{body}, label %{loop.out}"]
+        self.start(loop.out)
+        if loop.always: return
+        for acc, first in loop.kept.items():
+            self.now[acc] = self.let(f"phi {self.ty(acc.dtype)} [ {first}, %{loop.before} ], [ {self.now[acc]}, %{latch} ]")
 
-    def register(self, n: UOp) -> None:
-        name = self.names.get(n)
-        if name is None:
-            name = self.names[n] = f"%r{len(self.entry)}"
-            self.entry.append(f"  {name} = alloca {self.ty(n.dtype)}")
-        self.lines.append(f"  store {self.typed(n.src[0])}, ptr {name}")
-    def set_register(self, n: UOp) -> None: self.lines.append(f"  store {self.typed(n.src[1])}, ptr {self[_register(n.src[0])]}")
-    def get_register(self, n: UOp) -> None: self.names[n] = self.let(f"load {self.ty(n.dtype)}, ptr {self[_register(n.src[0])]}")
+    def register(self, n: UOp) -> None: self.names[n] = self.now[n] = self[n.src[0]]
+    def set_register(self, n: UOp) -> None: self.now[_register(n.src[0])] = self[n.src[1]]
+    def get_register(self, n: UOp) -> None: self.names[n] = self.now[_register(n.src[0])]
 
     # ---- memory ----
     def pointer(self, buf: UOp, idx: UOp, checked: bool, more: int = 0) -> str:
         """The address of buf[idx + more] for a scalar idx. base+constant is written as one address per base, so that it folds into the
         displacement of the access; `checked` addresses may lie outside (a gate decides), so they promise nothing."""
-        ty, flags = self.in_memory(buf.dtype.scalar), "" if checked else " inbounds"
-        base, constant = (idx.src[0], idx.src[1].arg + more) if _is_offset(idx) else (idx, more)
-        if idx.op is Ops.CONST:
-            constant += idx.arg
-            return self.let(f"getelementptr{flags} {ty}, ptr {self[buf]}, i64 {constant}") if constant else self[buf]
+        ty, flags = self.in_memory(buf.dtype.scalar), "" if checked or idx.op is not Ops.CONST else " inbounds"
+        ptr, constant = self.address(buf, idx, more)
+        return self.let(f"getelementptr{flags} {ty}, ptr {ptr}, i64 {constant}") if constant else ptr
+
+    def address(self, buf: UOp, idx: UOp, more: int = 0) -> tuple[str, int]:
+        """(pointer, elements beyond it) of buf[idx + more]."""
+        if idx.op is Ops.CONST: return self[buf], idx.arg + more
+        ty, (base, constant) = self.in_memory(buf.dtype.scalar), (idx.src[0], idx.src[1].arg + more) if _is_offset(idx) else (idx, more)
         key = (self[buf], ty, base)
         found = next((level[key] for level in reversed(self.bases) if key in level), None)
         if found is None: found = self.bases[-1][key] = self.let(f"getelementptr {ty}, ptr {self.row(buf, ty, base)}")
-        return self.let(f"getelementptr {ty}, ptr {found}, i64 {constant}") if constant else found
+        return found, constant
 
     def row(self, buf: UOp, ty: str, base: UOp) -> str:
         """The operands of an address. What of the index a loop does not change is added to the pointer before that loop: the loop is left
@@ -417,11 +451,16 @@ class _Writer:
         return value if gate is None else self.let(f"select <{lanes} x i1> {mask}, {self.ty(d)} {value}, {self.ty(d)} zeroinitializer")
 
     def stores(self, uops: Sequence[UOp], i: int) -> int:
-        """uops[i] and the stores after it with the same scalar gate, in one branch."""
+        """uops[i] and the stores after it that are written together: those with the same scalar gate in one branch, vectors whose lanes go
+        apart in the same steps in one loop."""
         gate = _gate(uops[i])
         if gate is None or gate.dtype.lanes > 1:
-            self.store(uops[i], gate)
-            return i + 1
+            d = uops[i].src[2].dtype
+            columns, end = self.columns(uops, i) if uops[i] in self.lines_of and d.lanes > 1 and not d.is_bool else ([], i)
+            if len(columns) >= FEW_COLUMNS: self.store_columns(columns)
+            else:
+                for n in columns or uops[i:i + 1]: self.store(n, gate)
+            return end if columns else i + 1
         end = i
         while end < len(uops):
             if uops[end].op is Ops.CONST: self.const(uops[end])
@@ -438,6 +477,49 @@ class _Writer:
         self.lines.append(f"  br label %{out}")
         self.start(out)
         return end
+
+    def columns(self, uops: Sequence[UOp], i: int) -> tuple[list[UOp], int]:
+        """The stores from uops[i] on that `store_columns` can write together, and the place after them; what stands between is written."""
+        found = [uops[i]]
+        d, step = uops[i].src[2].dtype, self.lines_of[uops[i]][1]
+        i += 1
+        while i < len(uops):
+            n = uops[i]
+            if n.op is Ops.STORE:
+                if n not in self.lines_of or n.src[2].dtype is not d or self.lines_of[n][1] != step: break
+                found.append(n)
+                i += 1
+            elif n.op.is_alu or n.op in (Ops.GET, Ops.CONST, Ops.SPLAT): i = self.emit(uops, i)
+            else: break
+        return found, i
+
+    def store_columns(self, stores: list[UOp]) -> None:
+        """Vectors whose lanes are stored in equal steps, by way of the stack and a loop over the lanes. Written out, each lane is three
+        instructions for LLVM, half of what it compiles for a convolution; the speed is the same, bound by the stores."""
+        d, step = stores[0].src[2].dtype, self.lines_of[stores[0]][1]
+        mem, one = self.in_memory(d), self.in_memory(d.scalar)
+        corner = self.corners.get((mem, len(stores)))
+        if corner is None:
+            corner = self.corners[mem, len(stores)] = f"%c{len(self.corners)}"
+            self.entry.append(f"  {corner} = alloca [{len(stores)} x {mem}]")
+        for k, n in enumerate(stores):
+            place = self.let(f"getelementptr {mem}, ptr {corner}, i64 {k}") if k else corner
+            self.lines.append(f"  store {mem} {self[n.src[2]]}, ptr {place}, align {d.scalar.itemsize}")
+        places = [self.address(n.src[0], self.lines_of[n][0]) for n in stores]
+        body, out, before = self.label("lane"), self.label("out"), self.block
+        self.lines.append(f"  br label %{body}")
+        self.start(body)
+        self.lines += [f"  %i{body} = phi i64 [ 0, %{before} ], [ %n{body}, %{body} ]", f"  %x{body} = phi i64 [ 0, %{before} ], [ %m{body}, %{body} ]"]
+        row = self.let(f"getelementptr {one}, ptr {corner}, i64 %i{body}")
+        moved: dict[str, str] = {}
+        for k, (ptr, constant) in enumerate(places):
+            if ptr not in moved: moved[ptr] = self.let(f"getelementptr {one}, ptr {ptr}, i64 %x{body}")
+            x = self.let(f"load {one}, ptr {self.let(f'getelementptr {one}, ptr {row}, i64 {k * d.lanes}') if k else row}, align {d.scalar.itemsize}")
+            to = self.let(f"getelementptr {one}, ptr {moved[ptr]}, i64 {constant}") if constant else moved[ptr]
+            self.lines.append(f"  store {one} {x}, ptr {to}, align {d.scalar.itemsize}")
+        self.lines += [f"  %n{body} = add nuw nsw i64 %i{body}, 1", f"  %m{body} = add i64 %x{body}, {step}",
+                       f"  %c{body} = icmp slt i64 %n{body}, {d.lanes}", f"  br i1 %c{body}, label %{body}, label %{out}"]
+        self.start(out)
 
     def store(self, n: UOp, gate: UOp | None) -> None:
         """One store; a gate here has lanes."""
@@ -527,6 +609,8 @@ class _Writer:
         if op is Ops.RECIP: return self.let(f"fdiv {self.ty(d)} {self.constant(d, 1)}, {x}")
         if op in (Ops.SQRT, Ops.TRUNC): return self.let(self.call(f"llvm.{op.name.lower()}.{self.code(d)}", self.ty(d), self.typed(src[0])))
         raise CompilerBug(f"llvm: {op} is not native on a CPU; lower_ops decomposes it")
+
+    def sum_text(self, n: UOp) -> str: return f"{_INT_OP[n.op]}{' nsw' if _never_wraps(n) else ''} {self.typed(n.src[0])}, {self[n.src[1]]}"
 
     def binary(self, op: Op, d: DType, x: str, y: str, exact: str = "") -> str:
         """x op y, both of type d."""
@@ -702,6 +786,23 @@ def _memory(n: UOp) -> UOp:
 def _register(n: UOp) -> UOp:
     while n.op is not Ops.ACC: n = n.src[0]
     return n
+
+
+def _carried(uops: Sequence[UOp]) -> list[list[UOp]]:
+    """For each loop, in the order they are opened: the ACCs from outside that are set in it."""
+    opened: list[int] = []
+    depth: dict[UOp, int] = {}
+    found: list[dict[UOp, None]] = []
+    for n in uops:
+        if n.op is Ops.RANGE:
+            opened.append(len(found))
+            found.append({})
+        elif n.op is Ops.END: opened.pop()
+        elif n.op is Ops.ACC: depth[n] = len(opened)
+        elif n.op is Ops.SET:
+            acc = _register(n.src[0])
+            for r in opened[depth[acc]:]: found[r][acc] = None
+    return [list(accs) for accs in found]
 
 
 def _constant(n: UOp) -> Any:

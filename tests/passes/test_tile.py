@@ -159,3 +159,9 @@ def test_every_second_element_is_read_by_vectors():
 def test_small_random_tensors_compile_one_hash():
     few, many = (len(programs(Tensor.rand(n))[0].uops) for n in (9408, 1 << 22))
     assert 2 * few < many
+
+
+def test_columns_are_stored_in_a_loop():
+    (program,) = programs((data(64, 128) @ data(512, 128).T).T.contiguous())[-1:]
+    text = render(program, cpu_target(AVX2))
+    assert text.count("store float") <= 24 and "alloca <8 x float>" not in text, "no lane is written out, no register is memory"
