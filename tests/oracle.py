@@ -86,8 +86,12 @@ def _reduce(n: UOp, x: np.ndarray) -> np.ndarray:
     )
 
 
-def _scan(n: UOp, x: np.ndarray) -> np.ndarray:
-    return REDUCERS[n.arg.op].accumulate(x, axis=n.arg.axes[0])
+def _scan(n: UOp, x: np.ndarray, *before: np.ndarray) -> np.ndarray:
+    a, run = n.arg.axes[0], REDUCERS[n.arg.op]
+    if not before: return run.accumulate(x, axis=a)
+    runs = np.split(x, before[0].shape[a], axis=a)
+    starts = np.split(before[0], len(runs), axis=a)
+    return np.concatenate([run(y, run.accumulate(r, axis=a)) for y, r in zip(starts, runs)], axis=a)
 
 
 def _gather(n: UOp, x: np.ndarray, index: np.ndarray) -> np.ndarray:

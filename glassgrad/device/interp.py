@@ -216,6 +216,16 @@ class Interpreter:
             s.regs[out] = x[:, 0]
         return step
 
+    def _hscan_step(self, u: UOp) -> Step:
+        out, src, meaning = self.number[u], self.number[u.src[0]], alu_meaning(UOp(u.arg, u.dtype, (u.src[0], u.src[0])))
+        def step(s: State) -> None:
+            x, by = s.regs[src], 1
+            while by < x.shape[1]:                               # lane i with lane i - by, in steps of 1, 2, 4, …
+                x = np.concatenate([x[:, :by], meaning(x[:, :-by], x[:, by:])], axis=1)
+                by *= 2
+            s.regs[out] = x
+        return step
+
     def _acc_step(self, u: UOp) -> Step:
         out, src = self.number[u], self.number[u.src[0]]
         def step(s: State) -> None: s.regs[out] = s.regs[src]

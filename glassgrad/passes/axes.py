@@ -159,12 +159,13 @@ def replace_axes(sink: UOp, table: dict[UOp, UOp]) -> UOp:
     memo = table
     for n in sink.toposort():
         if n in memo: continue
-        if n.op in CLOSERS:
+        if n.op in CLOSERS or n.op is Ops.SCAN:
             own: dict[UOp, None] = {}
-            for r in n.src[1:]:
+            values = 2 if n.op is Ops.SCAN else 1
+            for r in n.src[values:]:
                 new = memo[r]
                 for x in sorted((x for x in new.toposort(stop=lambda x: x.op is Ops.RANGE) if x.op is Ops.RANGE), key=lambda x: x.arg.id): own[x] = None
-            memo[n] = n.replace(src=(memo[n.src[0]], *own))
+            memo[n] = n.replace(src=(*(memo[s] for s in n.src[:values]), *own))
             continue
         src = tuple(memo[s] for s in n.src)
         if src == n.src: memo[n] = n

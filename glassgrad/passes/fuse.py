@@ -15,7 +15,7 @@ import math
 from typing import NamedTuple
 
 from glassgrad.passes.share import Facts, share_kernels
-from glassgrad.passes.views import TRUE, ZERO, Axes, Demand, Index, demands, is_disjoint
+from glassgrad.passes.views import TRUE, ZERO, Axes, Demand, Index, demands, div, is_disjoint
 from glassgrad.target.target import Target
 from glassgrad.uop.infer import free_axes
 from glassgrad.uop.ops import Ops, StoreArg
@@ -177,7 +177,11 @@ class Chooser:
         if n.op is Ops.SORT:
             self.facts[n].reads[stored_under(n.src[0]) or n.src[0]] = False
             wanted = []
-        elif n.op is Ops.SCAN: wanted = [Demand(n.src[0], want.idx, want.gate)]
+        elif n.op is Ops.SCAN:
+            wanted = [Demand(n.src[0], want.idx, want.gate)]
+            if len(n.src) > 1:
+                runs = tuple(div(i, m // k) if a in n.arg.axes else i for a, (i, m, k) in enumerate(zip(want.idx, n.shape, n.src[1].shape)))
+                wanted.append(Demand(n.src[1], runs, want.gate))
         elif n.op is Ops.SCATTER:
             base, index, x = n.src
             inner = tuple([self.axes[want.root].new(m) for m in x.shape])

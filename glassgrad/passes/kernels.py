@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from glassgrad.passes.algebra import simplify
 from glassgrad.passes.fuse import stored_under
+from glassgrad.passes.linearize import identity
 from glassgrad.passes.views import INDEX, TRUE, ZERO, Axes, Demand, Index, both, demands
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import CompilerBug
@@ -137,7 +138,8 @@ class _Cutter:
     def call(self) -> KernelCall:
         outs = [self.param(root, "buffer", root.size) for root in self.roots]
         n = self.roots[0].src[0]
-        if n.op is Ops.SORT: effect = self.sort(n, outs[0])
+        if n.op is Ops.SCAN: effect = self.scan(n, outs[0])
+        elif n.op is Ops.SORT: effect = self.sort(n, outs[0])
         elif n.op is Ops.SCATTER: effect = self.scatter(n, outs[0])
         else:
             loops = tuple(r for m in n.shape if (r := self.axes.new(m)) is not ZERO)
@@ -152,12 +154,7 @@ class _Cutter:
         """The store of one value at the kernel's loops; axes of length 1 have none."""
         n, rest = root.src[0], iter(loops)
         idx = tuple(ZERO if m == 1 else next(rest) for m in n.shape)
-        if n.op is Ops.SCAN:
-            axis = idx[n.arg.axes[0]]
-            value = self.lower(n.src[0], idx, TRUE)
-            if axis is not ZERO: value = UOp(Ops.SCAN, n.dtype, (value, axis), n.arg)
-            self.note(n)
-        else: value = self.lower(n, idx, TRUE)
+        value = self.lower(n, idx, TRUE)
         at = self.axes.flat(idx, n.shape)
         self.made[root] = at, value
         return store(out, at, value)
@@ -266,6 +263,19 @@ class _Cutter:
             if kept is None: kept = self.scratch[values[0]] = stage(values[0], self.axes.flat(inner, shape), inner, len(self.scratch), math.prod(shape))
             return load(kept, self.axes.flat(tuple(i for a, i in enumerate(idx) if a not in n.arg), shape), gate)
         return values[0]
+
+    def scan(self, n: UOp, out: UOp) -> UOp:
+        """Running values of each row, or of each run of one: as many as `before` has along the axis."""
+        x, axis = n.src[0], n.arg.axes[0]
+        self.note(n)
+        runs = n.src[1].shape[axis] if len(n.src) > 1 else 1
+        rows = tuple(self.axes.new(runs if a == axis else m) for a, m in enumerate(n.shape))
+        step = self.axes.new(n.shape[axis] // runs)
+        at = tuple(simplify(r * (n.shape[axis] // runs) + step) if a == axis else r for a, r in enumerate(rows))
+        before = self.lower(n.src[1], rows, TRUE) if len(n.src) > 1 else UOp.const(n.dtype, identity(n.arg.op, n.dtype))
+        value = self.lower(x, at, TRUE)
+        value = UOp(Ops.SCAN, n.dtype, (value, before, step), n.arg) if step is not ZERO else before.alu(n.arg.op, value)
+        return end(store(out, self.axes.flat(at, n.shape), value), (*rows, step))
 
     def scatter(self, n: UOp, out: UOp) -> UOp:
         """base copied to the output, then the sources combined into it in order; the other axes stay outer loops of both."""

@@ -88,11 +88,12 @@ class _Linearizer:
         order = UOp.sink(*self.split_addresses(order)).toposort()[:-1]
         for n in order: self.facts(n)
         self.items: dict[UOp | None, list[UOp]] = {}
-        self.scans: dict[UOp, list[UOp]] = {}
+        self.scans: dict[UOp | None, list[UOp]] = {}
+        self.running: dict[tuple[UOp, Coords], UOp] = {}
         for n in order:
             if n.op is Ops.RANGE and n.arg.kind in LOOPED: continue
             self.items.setdefault(self.home(n), []).append(n)
-            if n.op is Ops.SCAN: self.scans.setdefault(n.src[1], []).append(n)
+            if n.op is Ops.SCAN: self.scans.setdefault(next((r for r in n.src[2:] if r.arg.kind in LOOPED), None), []).append(n)
         params = [n for n in order if n.op is Ops.PARAM and n.arg.kind == "buffer"]
         self.moved = sum(n.arg.size * n.dtype.itemsize for n in params)
         self.read = {n.src[0] for n in order if n.op is Ops.LOAD}
@@ -216,7 +217,8 @@ class _Linearizer:
         own = [r for r in ranges if r.arg.kind in LOOPED]
         for r in own:
             for scan in self.scans.get(r, ()):
-                for coords in itertools.product(*(range(x.src[0].arg) for x in self.regs[scan])): self.acc(scan, coords, scan.arg.op, scan.dtype)
+                free = [x for x in self.regs[scan] if x not in scan.src]
+                for coords in itertools.product(*(range(x.src[0].arg) for x in free)): self.register(scan, coords, self.before(scan, dict(zip(free, coords))))
             self.emit(self.at(r.src[0], {}))
             self.emit(r)
             self.scopes.append(set())
@@ -227,9 +229,11 @@ class _Linearizer:
             self.make(Ops.END, dtypes.void, (r,))
 
     def acc(self, n: UOp, coords: Coords, op: Op, dtype: DType) -> UOp:
-        init = self.emit(UOp.const(dtype, identity(op, dtype.scalar)))
+        return self.register(n, coords, self.emit(UOp.const(dtype, identity(op, dtype.scalar))))
+
+    def register(self, n: UOp, coords: Coords, init: UOp) -> UOp:
         self.accs += 1
-        acc = self.make(Ops.ACC, dtype, (init,), self.accs - 1)
+        acc = self.make(Ops.ACC, init.dtype, (init,), self.accs - 1)
         self.inst[n, ("acc", *coords)] = acc  # type: ignore[index]
         return acc
 
@@ -310,9 +314,7 @@ class _Linearizer:
         elif n.op is Ops.STORE: new = self.store(n, env, lane)
         elif n.op is Ops.SORT: new = sort.emit(self.emit, n, tuple(self.at(s, env) for s in n.src), self.target)
         elif n.op is Ops.SCAN:
-            acc = self.inst[n, ("acc", *coords)]  # type: ignore[index]
-            new = self.combine(n.arg.op, self.make(Ops.GET, n.dtype, (acc, n.src[1])), self.at(n.src[0], env))
-            self.make(Ops.SET, dtypes.void, (acc, new))
+            new = self.scan(n, env)
         else:
             src = tuple(self.at(s, {r: env[r] for r in self.regs[s]} if n.op is not Ops.AFTER else dict.fromkeys(self.regs[s], 0))
                         for s in n.src if s.op is not Ops.END)
@@ -320,6 +322,32 @@ class _Linearizer:
             new = self.fold(n, n.dtype.vec(lanes) if lanes > 1 else n.dtype, src)
         self.inst[key] = new
         return new
+
+    def before(self, n: UOp, env: dict[UOp, int]) -> UOp:
+        """What stands before the first element of a SCAN: a vector if neighbouring lanes have running values of their own."""
+        x, lane = self.at(n.src[1], env), self.lane[n]
+        return x if lane is None or lane in n.src else self.vector(x, n.dtype.vec(lane.src[0].arg))
+
+    def scan(self, n: UOp, env: dict[UOp, int]) -> UOp:
+        """The next running value. Where the lanes are steps along the axis, what came before is added to a running vector: from vector to
+        vector only that one addition has to wait."""
+        op, own = n.arg.op, [r for r in self.regs[n] if r in n.src]
+        coords = tuple(env[r] for r in self.regs[n] if r not in n.src)
+        loop = next((r for r in n.src[2:] if r.arg.kind in LOOPED), None)
+        acc: UOp | None = self.inst.get((n, ("acc", *coords)))  # type: ignore[arg-type]
+        if any(env[r] for r in own): before = self.running[n, coords]
+        elif acc is None: before = self.before(n, {r: env[r] for r in self.regs[n.src[1]]})
+        else: before = self.make(Ops.GET, acc.dtype, (acc, loop))  # type: ignore[arg-type]
+        x, lane = self.at(n.src[0], env), self.lane[n]
+        if lane is not None: x = self.vector(x, n.dtype.vec(lane.src[0].arg))
+        if lane is not None and lane in n.src:
+            x = self.make(Ops.HSCAN, x.dtype, (x,), op)
+            value = self.make(op, x.dtype, (self.vector(before, x.dtype), x))
+            after = self.make(op, n.dtype, (before, self.make(Ops.EXTRACT, n.dtype, (x,), x.dtype.lanes - 1)))
+        else: value = after = self.combine(op, before, x)
+        self.running[n, coords] = after
+        if acc is not None and all(env[r] == r.src[0].arg - 1 for r in own): self.make(Ops.SET, dtypes.void, (acc, after))
+        return value
 
     def fold(self, n: UOp, dtype: DType, src: tuple[UOp, ...]) -> UOp:
         """The node itself, or a constant where integer arithmetic on coordinates is one."""

@@ -75,7 +75,7 @@ class _Lowering:
             if self.is_stored(n.dtype): return n.replace(src=src).cast(wide)
             return decode(n.replace(src=src, dtype=bits_dtype(n.dtype)), n.dtype)
         new = n.replace(src=src, dtype=wide)
-        op = n.arg if n.op is Ops.HREDUCE else n.arg.op if n.op in (Ops.REDUCE, Ops.SCAN) else n.op
+        op = n.arg if n.op in (Ops.HREDUCE, Ops.HSCAN) else n.arg.op if n.op in (Ops.REDUCE, Ops.SCAN) else n.op
         return new if op in EXACT else self.rounded(n, new)
 
     def rounded(self, n: UOp, wide: UOp) -> UOp:

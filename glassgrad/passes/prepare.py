@@ -1,15 +1,17 @@
 """Prepare: what one kernel could not do well is split.
 
 in:      TENSOR form
-out:     TENSOR form; long reductions to few values in two steps
+out:     TENSOR form; long reductions to few values, and long running reductions of few rows, in two steps
+source:  reduce, then scan: G. Blelloch, Prefix sums and their applications (1990)
 """
 from __future__ import annotations
 
 import math
 
+from glassgrad.passes.linearize import identity
 from glassgrad.passes.views import TRUE, Axes, Index, move
 from glassgrad.target.target import Target
-from glassgrad.uop.ops import Ops
+from glassgrad.uop.ops import Ops, ReduceArg
 from glassgrad.uop.uop import UOp, consumers_of
 
 LONG = 1 << 15      # elements of a reduction before its work is worth splitting on a GPU; on a CPU four times as many
@@ -68,14 +70,17 @@ def _moved(x: UOp, views: list[UOp]) -> UOp:
 
 def split_reductions(sink: UOp, target: Target) -> UOp:
     """A reduction of many elements to few values becomes partial reductions, stored, and one over those: one core would do it all, and
-    where rows of few elements are added up, vectors would stand almost empty."""
+    where rows of few elements are added up, vectors would stand almost empty. A running one starts in each part from what the parts
+    before it come to."""
     if target.name == "PYTHON": return sink
     long = LONG if target.has_grid else 4 * LONG
     memo: dict[UOp, UOp] = {}
     for n in sink.toposort():
         src = tuple(memo[s] for s in n.src)
         new = n if src == n.src else n.replace(src=src)
-        memo[n] = _split(new, target) or new if n.op is Ops.REDUCE and n.arg.axes and n.src[0].size >= long else new
+        if n.op is Ops.REDUCE and n.arg.axes and n.src[0].size >= long: new = _split(new, target) or new
+        if n.op is Ops.SCAN and n.shape[n.arg.axes[0]] >= LONG: new = _split_scan(new, target)
+        memo[n] = new
     return memo[sink]
 
 
@@ -137,3 +142,22 @@ def _from_outermost(x: UOp) -> list[int]:
         elif n.op is Ops.PERMUTE: n, place = n.src[0], [n.arg[a] for a in place]
         elif n.op in (Ops.SHRINK, Ops.FLIP, Ops.PAD): n = n.src[0]
         else: return sorted(range(x.ndim), key=lambda a: place[a])
+
+
+def _split_scan(n: UOp, target: Target) -> UOp:
+    """A running reduction of few rows by parts that divide the axis; `n` itself if there are none, or rows enough."""
+    x, op, a = n.src[0], n.arg.op, n.arg.axes[0]
+    m = x.shape[a]
+    most = (GPU_PARTS if target.has_grid else CPU_PARTS) * m // n.size
+    parts = next((p for p in range(most, 1, -1) if m % p == 0), 1)
+    if parts < 2: return n
+    runs = x.reshape((*x.shape[:a], parts, m // parts, *x.shape[a + 1:]))
+    sums = runs.shrink(tuple((0, k - (i == a)) for i, k in enumerate(runs.shape))).reduce(op, (a + 1,))
+    sums = UOp(Ops.CONTIGUOUS, n.dtype, (sums,), f"a running value over {m} elements: {parts} parts are found in parallel")
+    if parts > 2: sums = UOp(Ops.SCAN, n.dtype, (sums,), ReduceArg(op, (a,)))
+    none = tuple(1 if i == a else k for i, k in enumerate(sums.shape))
+    unit = UOp.const(n.dtype, identity(op, n.dtype)).reshape((1,) * len(none)).expand(none)
+    before = UOp(Ops.CAT, n.dtype, (unit, sums), a)
+    total = UOp(Ops.SCAN, n.dtype, (x, before), n.arg)
+    for new in total.toposort(): new.site = new.site or n.site
+    return total

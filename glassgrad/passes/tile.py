@@ -30,6 +30,7 @@ PIECES = 8            # of work for each thread that a kernel with panels offers
 LINE = 16             # elements of a cache line
 REFILL = 8            # tiles that a panel is at least filled for
 ROWS = 4              # rows read wherever an index says that are walked at once
+MIN_COLUMNS, MAX_COLUMNS = 512, 4096      # of running values in scratch: runs that prefetchers follow, half an L1 cache
 FIRST_ROWS = 200      # scratch numbers of tiles that are copied again for each block of panels
 FIRST_PANEL = 100     # scratch numbers of panels: beyond those of staged values
 SUMS = 150            # of partial sums
@@ -37,7 +38,8 @@ SUMS = 150            # of partial sums
 
 def tile(sink: UOp, target: Target) -> UOp:
     """Give every axis of a kernel its final kind for `target`."""
-    if any(n.op in (Ops.SORT, Ops.SCAN) or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in sink.toposort()):
+    if any(n.op is Ops.SCAN for n in sink.toposort()): return parallel(scan_lanes(Kernel(sink), target), target)
+    if any(n.op is Ops.SORT or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in sink.toposort()):
         return parallel(Kernel(sink), target)
     k = merge_axes(order_sums(Kernel(sink)))
     return parallel(registers_and_lanes(k, target, sink.arg or Tiling()) if target.lanes > 1 else k, target)
@@ -262,6 +264,73 @@ def sum_in_rounds(k: Kernel, turn: UOp, block: UOp | None, blocks: set[UOp]) -> 
     return Kernel(substitute((k.sink,), {s.node: done})[0])
 
 
+# ---- running reductions ------------------------------------------------------------------------------------------------------------
+def scan_lanes(k: Kernel, target: Target) -> Kernel:
+    """SIMD lanes for a SCAN: neighbouring chains where they are neighbours in memory, else steps along its own axis."""
+    scans = [n for n in k.order if n.op is Ops.SCAN]
+    if target.lanes == 1 or len(scans) > 1 or len(k.statements) > 1 or k.root.src[0].op is not Ops.STORE: return k
+    store, (axis, *others) = k.accesses[k.root.src[0]], scans[0].src[2:]
+    if others: return k
+    beside = next((r for r in k.root.src[1:] if r is not axis and store.step(r) == 1 and size(r) >= target.lanes), None)
+    if beside is not None:
+        vectors = target.registers // 2
+        if size(beside) > vectors * target.lanes: return Kernel(scan_columns(k, store.node, scans[0], beside, target))
+        return Kernel(replace_axes(k.sink, {beside: split_lane(k, beside, vectors, target)[0]}))
+    if store.step(axis) != 1 or size(axis) < 2 * target.lanes: return k
+    return Kernel(scan_vectors(k, store.node, axis, target))
+
+
+def scan_columns(k: Kernel, store: UOp, scan: UOp, beside: UOp, target: Target) -> UOp:
+    """Many running reductions side by side: the running values are a row of scratch, so that memory is walked row by row."""
+    value, before, axis = scan.src
+    n, vector = size(beside), 2 * target.lanes
+    blocks = math.ceil(n / max(min(math.ceil(n / target.threads), MAX_COLUMNS), MIN_COLUMNS))
+    if n % vector: blocks = max(blocks, 2)       # blocks may overlap, their vectors may not: a running value must be added to once
+    width = math.ceil(math.ceil(n / blocks) / vector) * vector
+    column = split_over(k, beside, width, "LOOP")
+    inner, *block = sorted((r for r in column.toposort() if r.op is Ops.RANGE), key=lambda r: r.arg.id)
+    scratch = UOp(Ops.SCRATCH, scan.dtype, (), ScratchArg(0, width, "private"))
+
+    def row(at: UOp, kept: UOp, *axes: UOp) -> UOp:
+        """The running values at the places `at` of the axis, stored there and kept."""
+        place = split_lane(k, inner, 2, target)[0]
+        loops = sorted((r for r in place.toposort() if r.op is Ops.RANGE), key=lambda r: r.arg.kind == "LANE")
+        table = {beside: replace_axes(column, {inner: place}), axis: at}
+        so_far = UOp(Ops.LOAD, scan.dtype, (kept, place)) if axes else replace_axes(before, dict(table))
+        total = so_far.alu(scan.arg.op, replace_axes(value, dict(table)))
+        out = UOp(Ops.STORE, dtypes.void, (store.src[0], replace_axes(store.src[1], dict(table)), total))
+        return UOp(Ops.END, dtypes.void, (UOp.sink(out, UOp(Ops.STORE, dtypes.void, (kept, place, total))), *axes, *loops))
+    start = UOp(Ops.AFTER, scan.dtype, (scratch, row(UOp.const(dtypes.int64, 0), scratch)))
+    then = k.new_range(size(axis) - 1, "LOOP")
+    effect = row(then + 1, start, then)
+    rows = (*(r for r in k.root.src[1:] if r is not axis and r is not beside), *block)
+    return k.sink.replace(src=(UOp(Ops.END, dtypes.void, (effect, *rows)) if rows else effect,))
+
+
+def scan_vectors(k: Kernel, store: UOp, axis: UOp, target: Target) -> UOp:
+    """A running reduction along a SIMD axis: whole vectors, then what is left one by one, on from the last value that was stored."""
+    n, lanes = size(axis), target.lanes
+    vectors = max(1, min(LINE // lanes, n // lanes))
+    width = lanes * vectors
+    main = n // width * width
+    at: UOp = k.new_range(lanes, "LANE")
+    if vectors > 1: at = k.new_range(vectors, "UPCAST") * lanes + at
+    if main > width: at = k.new_range(main // width, "LOOP") * width + at
+    rows = tuple(r for r in k.root.src[1:] if r is not axis)
+    effect = replace_axes(UOp(Ops.END, dtypes.void, (store, axis)), {axis: at})
+    if main < n:
+        rest = k.new_range(n - main, "LOOP") + main if n - main > 1 else UOp.const(dtypes.int64, main)
+        done = UOp(Ops.AFTER, store.src[0].dtype, (store.src[0], effect))
+        last = UOp(Ops.LOAD, done.dtype, (done, replace_axes(store.src[1], {axis: UOp.const(dtypes.int64, main - 1)})))
+        tail = replace_axes(UOp(Ops.END, dtypes.void, (store, axis)), {axis: rest})
+        scan = next(m for m in tail.toposort() if m.op is Ops.SCAN)
+        on = scan.replace(src=(scan.src[0], last, *scan.src[2:])) if len(scan.src) > 2 else last.alu(scan.arg.op, scan.src[0])
+        put = substitute((tail.src[0],), {scan: on})[0]
+        put = put.replace(src=(done, *put.src[1:]))
+        effect = UOp(Ops.END, dtypes.void, (put, *tail.src[1:]))
+    return k.sink.replace(src=(UOp(Ops.END, dtypes.void, (effect, *rows)) if rows else effect,))
+
+
 # ---- reductions and stages with SIMD axes of their own -----------------------------------------------------------------------------
 def own_lanes(k: Kernel, target: Target) -> Kernel:
     """Statements that depend on no SIMD axis yet get one of their own; long sums get several accumulators."""
@@ -325,7 +394,7 @@ def parallel(k: Kernel, target: Target) -> UOp:
     staged = [s for s in k.statements if s.node is not k.root and s.node.op is Ops.END]
     shared = [s.free for s in staged if not is_refilled(s.node)]
     shared += [s.free for s in k.statements if s.node.op is Ops.REDUCE and not any(x.arg.kind == "REDUCE" for x in s.free)]
-    scanned = {n.src[1] for n in k.order if n.op is Ops.SCAN}
+    scanned = {r for n in k.order if n.op is Ops.SCAN for r in n.src[2:]}
     outer = [r for r in loops if r not in scanned and all(r in f for f in shared)]
     # the axis of a SCAN goes innermost: the running value starts anew for each place on the other axes
     order = sorted(root.own, key=lambda r: (r in scanned, r.arg.kind != "GLOBAL" and r not in outer, -sum(r in f for f in shared)))

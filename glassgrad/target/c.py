@@ -220,6 +220,12 @@ class _Writer:
                 half = len(xs) // 2
                 xs = [self._alu(n, n.arg, [x, y], n.dtype) for x, y in zip(xs[:half], xs[half:], strict=False)] + xs[2 * half:]
             return xs
+        if op is Ops.HSCAN:
+            xs, by = self._declare(n, "run", self.exprs[n.src[0]]), 1
+            while by < count:
+                xs = self._declare(n, "run", [x if i < by else self._alu(n, n.arg, [xs[i - by], x], n.dtype) for i, x in enumerate(xs)])
+                by *= 2
+            return xs
         if not op.is_alu: raise CompilerBug(f"render {self.dialect.name}: {op} may not stand in a linear program")
         srcs = [self._lanes(s, count) for s in n.src]
         return [self._alu(n, op, [s[i] for s in srcs], n.src[-1].dtype if op.out == "bool" else n.dtype) for i in range(count)]
@@ -522,8 +528,8 @@ class _Plan:
         for n in reversed(uops):
             i, users = at[n], uses.get(n, [])
             ends = [final[u] for u in users if u in final]      # what stands in two loops may have users before its second place
-            # a loop reads its count every time around; EXTRACT and HREDUCE may read a lane that SET has just written
-            crossing = n.dtype.lanes > 1 and any(u.op in (Ops.EXTRACT, Ops.HREDUCE) for u in users)
+            # a loop reads its count every time around; EXTRACT, HREDUCE and HSCAN may read a lane that SET has just written
+            crossing = n.dtype.lanes > 1 and any(u.op in (Ops.EXTRACT, Ops.HREDUCE, Ops.HSCAN) for u in users)
             same_loop = all(regions[e] == regions[i] for e in ends) and not any(u.op is Ops.RANGE for u in users) and not crossing
             if n.op is Ops.GET:
                 if same_loop and not any(i < k < e for e in ends for k in sets.get(n.src[0], [])): self.inline.add(n)

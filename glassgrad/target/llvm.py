@@ -581,6 +581,18 @@ class _Writer:
         for y in late: value = self.binary(n.arg, d, value, y)
         self.names[n] = value
 
+    def scan_lanes(self, n: UOp) -> None:
+        """Lane i with lane i - by, in steps of 1, 2, 4, …; the first lanes stay."""
+        d, value, by = n.dtype, self[n.src[0]], 1
+        ty, all_lanes = self.ty(d), range(d.lanes)
+        while by < d.lanes:
+            moved = self.let(f"shufflevector {ty} {value}, {ty} poison, <{d.lanes} x i32> {_seq('i32', [max(i - by, 0) for i in all_lanes])}")
+            both = self.binary(n.arg, d, moved, value)
+            picks = [i if i < by else d.lanes + i for i in all_lanes]
+            value = self.let(f"shufflevector {ty} {value}, {ty} {both}, <{d.lanes} x i32> {_seq('i32', picks)}")
+            by *= 2
+        self.names[n] = value
+
     # ---- arithmetic ----
     def alu(self, n: UOp) -> str:
         op, src, d = n.op, n.src, n.dtype
@@ -769,7 +781,7 @@ _EMIT: dict[Op, Callable[[_Writer, UOp], None]] = {
     Ops.CONST: _Writer.const, Ops.LANES: _Writer.lanes, Ops.PARAM: _Writer.param, Ops.AFTER: _Writer.same, Ops.BARRIER: _Writer.nothing,
     Ops.RANGE: _Writer.open_loop, Ops.END: _Writer.close_loop, Ops.ACC: _Writer.register, Ops.SET: _Writer.set_register,
     Ops.GET: _Writer.get_register, Ops.LOAD: _Writer.load, Ops.SPLAT: _Writer.make_splat, Ops.EXTRACT: _Writer.extract,
-    Ops.PACK: _Writer.pack, Ops.HREDUCE: _Writer.reduce_lanes}
+    Ops.PACK: _Writer.pack, Ops.HREDUCE: _Writer.reduce_lanes, Ops.HSCAN: _Writer.scan_lanes}
 
 
 def _type_of(arg: str) -> str:

@@ -165,7 +165,8 @@ add_op("UNFOLD", "movement", 1, "sliding windows of an axis; the place in the wi
 add_op("FOLD", "fold", 1, "sum of overlapping windows: the adjoint of UNFOLD", shape=_fold)
 add_op("CAT", "cat", -1, "join along axis arg", shape=_cat)
 add_op("REDUCE", "reduce", 1, "combine along axes, which vanish", shape=_reduce)
-add_op("SCAN", "scan", 1, "running combine along one axis, inclusive; arg is ReduceArg(op, (axis,))", shape=_same)
+add_op("SCAN", "scan", -1, "running combine along one axis, inclusive; arg is ReduceArg(op, (axis,)); a second source has an "
+       "element for each run of the axis, which stands before its first; in a kernel: value, what stands before, *ranges, the outermost first", shape=_same)
 add_op("GATHER", "index", 2, "out[.., i, ..] = x[.., index[.., i, ..], ..] along axis arg; the index has the output's shape",
        shape=lambda src, arg: src[1].shape)
 add_op("SCATTER", "index", 3, "base, then base[.., index[.., i, ..], ..] op= x[.., i, ..]; index and x have one shape", shape=_same)
@@ -187,6 +188,7 @@ for _name, _arity, _doc in (
     ("SPECIAL", 0, "hardware index"), ("ACC", 1, "a register; source: its first value; arg: its number"),
     ("SET", 2, "acc, value"), ("GET", -1, "acc, *what it comes after: the register's value"), ("BARRIER", -1, "all threads of a workgroup meet"),
     ("SPLAT", 1, "a scalar in every lane"), ("LANES", 0, "the vector 0, 1, 2, …"), ("HREDUCE", 1, "combine the lanes with op arg"),
+    ("HSCAN", 1, "each lane combined with those before it with op arg"),
     ("EXTRACT", 1, "lane arg of a vector"), ("PACK", -1, "scalars to a vector"), ("KERNEL", -1, "one launch: a kernel SINK"),
 ): add_op(_name, "kernel", _arity, _doc, shape=_scalar)
 

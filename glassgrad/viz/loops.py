@@ -85,6 +85,7 @@ def _term(nest: _Nest, n: UOp) -> tuple[str, int]:
     if n.op in (Ops.CAST, Ops.BITCAST): return f"{'bits_' if n.op is Ops.BITCAST else ''}{n.dtype.short}({of(src[0])})", ATOM
     if n.op is Ops.EXTRACT: return f"{of(src[0], ATOM)}.{n.arg}", ATOM
     if n.op is Ops.HREDUCE: return f"{n.arg.name.lower()}_lanes({of(src[0])})", ATOM
+    if n.op is Ops.HSCAN: return f"running_{n.arg.name.lower()}({of(src[0])})", ATOM
     if n.op.text and len(src) == 2:
         binds = _BINDS[n.op.text]
         space = "" if binds == 7 else " "

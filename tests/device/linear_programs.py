@@ -233,6 +233,20 @@ def vector_register(rows: int) -> Program:
     return k.program()
 
 
+def running_lanes(rows: int) -> Program:
+    """out[rows, 4] = the running sums of each row of x[rows, 4], most = those of the running maximum."""
+    k = Linear("running_lanes")
+    f4 = dtypes.float32.vec(4)
+    out, most, x = (k.buffer(dtypes.float32, rows * 4) for _ in range(3))
+    i = k.loop(0, rows)
+    at = k.put(i * 4)
+    row = k.load(x, at, lanes=4)
+    k.store(out, at, k.add(Ops.HSCAN, f4, (row,), Ops.ADD))
+    k.store(most, at, k.add(Ops.HSCAN, f4, (k.put(row * row),), Ops.MAX))
+    k.end(i)
+    return k.program()
+
+
 def reverse_through_scratch(n: int) -> Program:
     """out[i] = x[n - 1 - i], by way of private memory."""
     k = Linear("reverse_through_scratch")

@@ -186,6 +186,20 @@ def test_reduce_lanes(dtype, op, lanes):
     np.testing.assert_allclose(got[0], np.asarray(table[op].reduce(x)).astype(np_type(dtype)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16, 7])
+@pytest.mark.parametrize("op", [Ops.ADD, Ops.MUL, Ops.MAX, Ops.MIN], ids=str)
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.int32, dtypes.bool, dtypes.uint8], ids=lambda d: d.name)
+def test_running_lanes(dtype, op, lanes):
+    x = samples(dtypes.int32)[-lanes:].astype(np_type(dtype))
+    if dtype.is_float: x = np.random.default_rng(1).random(lanes, "f")
+    k = Linear("hscan", I)
+    out, b = k.buffer(dtype, lanes), k.buffer(dtype, lanes)
+    k.store(out, k.const(0), k.add(Ops.HSCAN, dtype.vec(lanes), (k.load(b, k.const(0), lanes=lanes),), op))
+    got = run(k, np.zeros(lanes, np_type(dtype)), x)
+    table = {Ops.ADD: np.add, Ops.MUL: np.multiply, Ops.MAX: np.maximum, Ops.MIN: np.minimum}
+    np.testing.assert_allclose(got, table[op].accumulate(x).astype(np_type(dtype)), rtol=1e-5)
+
+
 def test_reduce_lanes_is_a_tree_of_halves():
     x = np.random.default_rng(1).normal(0, 1e4, 8).astype("f")
     k = Linear("tree", I)
