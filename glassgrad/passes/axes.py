@@ -18,6 +18,7 @@ from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, toposort
 
 CLOSERS = {Ops.REDUCE, Ops.END}
+BOUNDED = 12          # vectors of a padded row that are written out
 
 
 @dataclass
@@ -214,6 +215,20 @@ def split_lane(k: Kernel, r: UOp, vectors: int, target: Target, block: int = 1) 
         if n % width: base = base.min(n - width)
     if vectors > 1: base = base + k.new_range(vectors, "UPCAST") * lanes
     return base + lane, inner
+
+
+def is_bounded_row(k: Kernel, lane: UOp, target: Target) -> bool:
+    """Whether `lane` is a short row with an edge, as of a padded image: vectors side by side have constant masks, all but two of them none."""
+    frees = [s for s in k.statements if lane in s.axes]
+    gated = [a for s in frees for a in s.accesses if a.node.op is Ops.LOAD and len(a.node.src) > 2 and lane in k.free[a.node.src[2]]]
+    return len(frees) == 1 and bool(gated) and frees[0].flops < 8 and target.lanes <= size(lane) <= BOUNDED * target.lanes
+
+
+def split_row(k: Kernel, r: UOp, target: Target) -> UOp:
+    """A short row as vectors side by side, the last of which may overlap the one before it."""
+    n, lanes = size(r), lane_width(size(r), target)
+    base: UOp = k.new_range(math.ceil(n / lanes), "UPCAST") * lanes
+    return (base.min(n - lanes) if n % lanes else base) + k.new_range(lanes, "LANE")
 
 
 def lane_width(n: int, target: Target) -> int:

@@ -90,7 +90,7 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     ops: list[tuple[Access, int, float, int]] = []      # access, copies of the fixed tile, cycles of one copy, bytes it streams
     for a in {a.value: a for a in reversed(s.accesses)}.values() if any(f is not None for f in staged.values()) else s.accesses:
         moves = lane is not None and a.depends(lane)
-        load = 1.0 if staged.get(a.node) is not None or not moves or a.step(lane) == 1 else GATHER * lanes / 2  # type: ignore[arg-type]
+        load = 1.0 if staged.get(a.node) is not None or not moves else load_cycles(a, lane, lanes)  # type: ignore[arg-type]
         ops.append((a, math.prod(f for r, f in given.items() if a.depends(r)), load, lanes * a.value.dtype.itemsize if moves else 0))
     base = math.prod(given.values())
 
@@ -122,6 +122,14 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     cycles = s.trips / lanes * best[0] + sum(f for f in staged.values() if f is not None)
     if lane is not None and lane in s.own: cycles += math.prod(size(r) for r in s.free) * 2.5 * math.log2(max(lanes, 2))
     return cycles, {r: f for r, f in best[1].items() if f > 1}
+
+
+def load_cycles(a: Access, lane: UOp, lanes: int) -> float:
+    """A vector of an operand, in loads: elements one by one wait for their gates one by one, and for places that are no line."""
+    gated, step = len(a.node.src) > 2, a.step(lane)
+    if step == 1: return 1.0
+    if step == 2 and not gated: return 2.0
+    return GATHER * lanes / 2 * (1 + gated) * (1.3 if step is None else 1)
 
 
 def panel_fill(a: Access, s: Statement, lane: UOp, target: Target) -> float | None:

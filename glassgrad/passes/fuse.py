@@ -22,7 +22,7 @@ from glassgrad.uop.ops import Ops, StoreArg
 from glassgrad.uop.uop import UOp, substitute, toposort
 
 STORE_COST = 10          # vector operations that one element's way to memory and back is worth
-GATE_COST = 2            # masking the loads of a padded value
+GATE_COST = 4            # masking the loads of a padded value
 LAUNCH_COST = 4000       # what a kernel of its own costs beside its elements
 STAGE_ELEMENTS = 1 << 16  # the largest scratch row: a quarter of a megabyte of float32, an L2 share
 PARALLEL_WORK = 1 << 15  # below this many operations a kernel need not be parallel

@@ -14,10 +14,12 @@ import itertools
 from typing import NamedTuple
 
 from glassgrad.passes import sort
+from glassgrad.passes.algebra import simplify
 from glassgrad.passes.lower_ops import lower_op
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.infer import bounds
 from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
@@ -158,6 +160,7 @@ class _Linearizer:
             new = n if src == n.src else n.replace(src=src)
             for s in src: self.facts(s)
             if n.op in (Ops.LOAD, Ops.STORE): new = self.split_address(new)
+            elif n.op in (Ops.CMPLT, Ops.CMPLE) and new.src[0].dtype is dtypes.int64: new = self.split_comparison(new)
             table[n] = new
         return table[self.sink].src
 
@@ -175,7 +178,8 @@ class _Linearizer:
                 self.facts(t)
                 if self.lane[t] is not None: return n
                 rest.append((t, c))
-        rest.sort(key=lambda tc: (max((self.level(r) for r in self.loops[tc[0]]), default=0), tc[0].arg.id if tc[0].op is Ops.RANGE else -1))
+        # what only depends on register axes is a constant in each instance: added last it is part of the access
+        rest.sort(key=lambda tc: (bool(self.regs[tc[0]]) and not self.loops[tc[0]], max((self.level(r) for r in self.loops[tc[0]]), default=0), tc[0].arg.id if tc[0].op is Ops.RANGE else -1))
         base: UOp | None = None
         for t, c in rest:
             term = t if c == 1 else t * c
@@ -184,6 +188,22 @@ class _Linearizer:
         elif const: base = base + const
         for s in base.toposort(stop=lambda s: s in self.loops): self.facts(s)
         new = n.replace(src=(n.src[0], base, *n.src[2:]), arg=Offsets(tuple(sorted(axes, key=lambda a: a[0].arg.id)), lane, lane_axis))
+        return new
+
+    def split_comparison(self, n: UOp) -> UOp:
+        """A bound on an index along the SIMD axis as one on the lane's number, in half as many bits: what it is compared with is a scalar."""
+        terms, const = affine(n.src[0] - n.src[1])
+        lane = next((t for t in terms if t.op is Ops.RANGE and t.arg.kind == "LANE"), None)
+        if lane is None or abs(step := terms.pop(lane)) != 1: return n
+        rest = n.src[0].const_like(-step * const)
+        for t, c in terms.items():
+            self.facts(t)
+            if self.lane[t] is not None: return n
+            rest = t * (-step * c) + rest
+        if max(map(abs, bounds(rest))) >= 1 << 31: return n
+        number, bound = lane.cast(dtypes.int32), simplify(rest).cast(dtypes.int32)
+        new = UOp(n.op, n.dtype, (number, bound) if step == 1 else (bound, number))
+        for s in new.toposort(stop=lambda s: s in self.loops): self.facts(s)
         return new
 
     # ---- emission ----------------------------------------------------------------------------------------------------------------
@@ -354,7 +374,23 @@ class _Linearizer:
         if n.op.is_alu and src and n.op.py is not None and not dtype.is_float and all(s.op is Ops.CONST for s in src):
             return self.make(Ops.CONST, dtype, (), dtype.scalar.const(n.op.py(*(s.arg for s in src))))
         if n.op is Ops.WHERE and src[0].op is Ops.CONST: return src[1] if src[0].arg else src[2]
+        if n.op is Ops.ADD and src[1].op is Ops.CONST and dtype.is_int and dtype.lanes == 1: return self.plus(src[0], src[1].arg)
+        if n.op is Ops.CAST and src[0].op is Ops.LANES: return self.make(Ops.LANES, dtype)
+        if n.op is Ops.CAST and src[0].op is Ops.CONST and dtype.is_int and src[0].dtype.is_int:
+            return self.make(Ops.CONST, dtype, (), dtype.scalar.const(src[0].arg))
+        if n.op is Ops.AND and dtype.is_bool:
+            for x, y in (src, src[::-1]):
+                if x.op is Ops.CONST: return y if x.arg else x
+        if n.op in (Ops.CMPLT, Ops.CMPLE) and {s.op for s in src} == {Ops.LANES, Ops.CONST}:      # the same for all lanes?
+            ends = {n.op.py(*(end if s.op is Ops.LANES else s.arg for s in src)) for end in (0, dtype.lanes - 1)}
+            if len(ends) == 1: return self.make(Ops.CONST, dtype, (), *ends)
         return self.make(n.op, dtype, src, n.arg)
+
+    def plus(self, x: UOp, c: int) -> UOp:
+        """An integer and a constant, which joins one that `x` ends with."""
+        while x.op is Ops.ADD and x.src[1].op is Ops.CONST: x, c = x.src[0], c + x.src[1].arg
+        if x.op is Ops.CONST: return self.emit(x.const_like(x.arg + c))
+        return self.make(Ops.ADD, x.dtype, (x, self.emit(x.const_like(c)))) if c else x
 
     def address(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
         """A scalar index for contiguous or single elements, else a vector of indices."""
@@ -362,9 +398,7 @@ class _Linearizer:
         idx = self.at(n.src[1], {r: env[r] for r in self.regs[n.src[1]]})
         if not isinstance(off, Offsets): return idx
         step = sum(c * env[r] for r, c in off.axes)
-        if step:
-            if idx.op is Ops.CONST: idx = self.emit(idx.const_like(idx.arg + step))
-            else: idx = self.make(Ops.ADD, idx.dtype, (idx, self.emit(idx.const_like(step))))
+        if step: idx = self.plus(idx, step)
         if lane is None or off.lane in (0, 1): return idx
         vec = idx.dtype.vec(lane.src[0].arg)
         place = self.make(Ops.MUL, vec, (self.make(Ops.LANES, vec), self.make(Ops.CONST, vec, (), off.lane)))

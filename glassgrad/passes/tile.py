@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 
 from glassgrad.passes.algebra import simplify
-from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, lane_width, may_stage, merge_axes, order_sums, replace_axes, size,
-                                   split_lane, split_over, split_rounds)
+from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, is_bounded_row, lane_width, may_stage, merge_axes, order_sums, replace_axes,
+                                   size, split_lane, split_over, split_rounds, split_row)
 from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
                                    register_tile, round_depth, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
@@ -105,7 +105,8 @@ class Plan:
             across = lines_across(k, lane) if len(k.statements) == 1 else None
             if across is not None: table[across] = split_over(k, across, LINE, "LOOP")
             vectors = self.tiles.get(lane, 1) if tiled else 1 if across is not None else self.vectors
-            table[lane], block = split_lane(k, lane, vectors, target, self.block(vectors, target))
+            if is_bounded_row(k, lane, target): table[lane] = split_row(k, lane, target)
+            else: table[lane], block = split_lane(k, lane, vectors, target, self.block(vectors, target))
         memo: dict[UOp, UOp] = dict(table)
         sink = replace_axes(k.sink, memo)
         if across is not None:        # the steps within a line go innermost
@@ -345,7 +346,8 @@ def own_lanes(k: Kernel, target: Target) -> Kernel:
         if s.node.op is Ops.REDUCE: k = Kernel(lane_reduce(k, s, lane, target))
         else:
             vectors = 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1
-            k = Kernel(replace_axes(k.sink, {lane: split_lane(k, lane, vectors, target)[0]}))
+            split = split_row(k, lane, target) if is_bounded_row(k, lane, target) else split_lane(k, lane, vectors, target)[0]
+            k = Kernel(replace_axes(k.sink, {lane: split}))
 
 
 def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:

@@ -389,9 +389,9 @@ class _Writer:
             gate = None
         if idx.dtype.lanes > 1: value = self.gather(n, gate)
         elif gate is None: value = self.from_memory(n.dtype, self.let(f"load {mem}, ptr {self.pointer(buf, idx, False)}, align {align}"))
-        elif gate.dtype.lanes > 1 or _memory(buf).arg.size < n.dtype.lanes:
+        elif gate.dtype.lanes > 1 or _memory(buf).arg.size < n.dtype.lanes or self.is_masked(n, gate):
             mask = self[gate] if gate.dtype.lanes > 1 else self.splat(dtypes.bool.vec(n.dtype.lanes), self[gate])
-            value = self.masked_load(n, self.pointer(buf, idx, True), mask) if n.dtype.lanes > 1 else zero
+            value = self.masked_load(n, self.pointer(buf, idx, True), mask, gate) if n.dtype.lanes > 1 else zero
         else:
             ptr = self.gated_row(n, gate)
             if ptr is None:
@@ -401,11 +401,25 @@ class _Writer:
             value = self.let(f"select i1 {self[gate]}, {self.ty(n.dtype)} {loaded}, {self.ty(n.dtype)} {zero}")
         self.names[n] = value
 
-    def masked_load(self, n: UOp, ptr: str, mask: str) -> str:
-        mem, lanes = self.in_memory(n.dtype), n.dtype.lanes
-        name = f"llvm.masked.load.{self.memory_code(n.dtype)}.p0"
-        return self.from_memory(n.dtype, self.let(self.call(name, mem, f"ptr {ptr}", f"i32 {n.dtype.itemsize}", f"<{lanes} x i1> {mask}",
-                                                            f"{mem} zeroinitializer")))
+    def is_masked(self, n: UOp, gate: UOp) -> bool:
+        """Whether a vector under one gate is read with that as its mask: one instruction, where there is no row to choose before a loop."""
+        return "avx" in self.has and n.dtype.lanes > 1 and n.dtype.itemsize >= 4 and self.gated_row(n, gate) is None
+
+    def masked_load(self, n: UOp, ptr: str, mask: str, gate: UOp) -> str:
+        """Of a vector that fills two registers LLVM 22 reads a half without its mask if that is known to be false: it is left out here."""
+        mem, d, half = self.in_memory(n.dtype), n.dtype, n.dtype.lanes // 2
+        def read(d: DType, ptr: str, mask: str) -> str:
+            return self.let(self.call(f"llvm.masked.load.{self.memory_code(d)}.p0", self.in_memory(d), f"ptr {ptr}", f"i32 {d.itemsize}",
+                                      f"<{d.lanes} x i1> {mask}", f"{self.in_memory(d)} zeroinitializer"))
+        shut = [_is_shut(gate, range(at, at + half)) for at in (0, half)] if d.bits == 64 and d.lanes > 2 else [False, False]
+        if not any(shut): return self.from_memory(d, read(d, ptr, mask))
+        if all(shut): return "zeroinitializer"
+        at, part = half * shut[0], d.scalar.vec(half)
+        if at: ptr = self.let(f"getelementptr {self.in_memory(d.scalar)}, ptr {ptr}, i64 {at}")
+        picks = [_seq("i32", range(at, at + half)), _seq("i32", range(0, 2 * half)), _seq("i32", [*range(half, 2 * half), *range(half)])]
+        open_half = read(part, ptr, self.let(f"shufflevector <{d.lanes} x i1> {mask}, <{d.lanes} x i1> poison, <{half} x i32> {picks[0]}"))
+        ty = self.in_memory(part)
+        return self.let(f"shufflevector {ty} {open_half}, {ty} zeroinitializer, <{d.lanes} x i32> {picks[2 if at else 1]}")
 
     def memory_code(self, d: DType) -> str: return f"v{d.lanes}i8" if d.is_bool else self.code(d)
 
@@ -821,6 +835,14 @@ def _constant(n: UOp) -> Any:
     """The value all lanes of a constant have; None if it is none."""
     if n.op is Ops.SPLAT: n = n.src[0]
     return n.arg if n.op is Ops.CONST else None
+
+
+def _is_shut(gate: UOp, lanes: range) -> bool:
+    """Whether a gate is known to be false in all these lanes."""
+    if gate.op is Ops.AND: return any(_is_shut(s, lanes) for s in gate.src)
+    if gate.op not in (Ops.CMPLT, Ops.CMPLE): return False
+    ends = [(lanes[0], lanes[-1]) if s.op is Ops.LANES else (_constant(s),) for s in gate.src]
+    return not any(None in e for e in ends) and not any(gate.op.py(x, y) for x in ends[0] for y in ends[1])
 
 
 def _gate(n: UOp) -> UOp | None: return n.src[3] if len(n.src) > 3 else None
