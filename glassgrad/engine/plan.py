@@ -6,6 +6,7 @@ temporaries, which share one arena. The launches are replayed by the device in o
 from __future__ import annotations
 
 import functools
+import importlib
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from glassgrad import flow
 from glassgrad.device.buffer import Buffer, owned
 from glassgrad.device.device import Device, DeviceBase, Launch, Replay, Slot
-from glassgrad.engine import beam, cache, check, debug
+from glassgrad.engine import cache, check, debug
 from glassgrad.engine.context import BEAM, CHECK, DEBUG, VIZ, code_key
 from glassgrad.engine.counters import GlobalCounters
 from glassgrad.engine.limits import Limits, limits_of
@@ -347,7 +348,8 @@ def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
     unit = _units.get(key)
     if unit is None:
         if BEAM.value > 0 and device.is_hardware:
-            ast = beam.search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
+            search = importlib.import_module("glassgrad.engine.beam").search        # subprocesses are for those who search
+            ast = search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
         unit = _read_unit(ast, device) or _compile(ast, device, name)
         if len(_units) >= MAX_UNITS: _units.pop(next(iter(_units)))
         _units[key] = unit
