@@ -117,7 +117,7 @@ def case_bars(row: dict[str, Any]) -> Iterator[Bar]:
                 if name == case["name"]:
                     yield at_most(f"{what}, {at}", median(frameworks, "glassgrad", mode), limit, seconds)
             continue
-        best, share = best_peer(frameworks)
+        best, share = best_peer(frameworks, case["tolerance"])
         yield at_most(f"{case['name']}, {at}: of the best peer's time" + (f" ({best})" if best else ""), share, case["bar"], times)
     if case["is_bound"] and "1" in results and "2" in results:
         gain = ratio(median(results["1"], "glassgrad"), median(results["2"], "glassgrad"))
@@ -129,9 +129,14 @@ def case_bars(row: dict[str, Any]) -> Iterator[Bar]:
         )
 
 
-def best_peer(results: dict[str, Any]) -> tuple[str, float | None]:
-    """The fastest peer of a case on some threads, and our time over its."""
-    known = {p: median(results, p) for p in MODES if p != "glassgrad" and median(results, p)}
+def best_peer(results: dict[str, Any], tolerance: float) -> tuple[str, float | None]:
+    """The fastest peer of a case on some threads whose values are right, and our time over its."""
+
+    def is_right(p: str) -> bool:
+        error = results[p][MODES[p]].get("error")
+        return error is None or error <= tolerance
+
+    known = {p: median(results, p) for p in MODES if p != "glassgrad" and median(results, p) and is_right(p)}
     if not known:
         return "", None
     best = min(known, key=known.__getitem__)
@@ -140,7 +145,7 @@ def best_peer(results: dict[str, Any]) -> tuple[str, float | None]:
 
 def overall_bars(rows: list[dict[str, Any]]) -> Iterator[Bar]:
     """Over all cases and thread counts."""
-    shares = {(r["case"]["name"], n): best_peer(f)[1] for r in rows for n, f in r["results"].items()}
+    shares = {(r["case"]["name"], n): best_peer(f, r["case"]["tolerance"])[1] for r in rows for n, f in r["results"].items()}
     known = {k: v for k, v in shares.items() if v}
     if known:
         mean = math.exp(sum(map(math.log, known.values())) / len(known))
@@ -332,7 +337,7 @@ def speed_table(rows: list[dict[str, Any]], threads: str, frameworks: list[str])
     body = []
     for row in rows:
         case, results = row["case"], row["results"][threads]
-        ours, (best, share) = median(results, "glassgrad"), best_peer(results)
+        ours, (best, share) = median(results, "glassgrad"), best_peer(results, case["tolerance"])
         rate, limit = rate_of(case, ours), results.get("limits", {}).get(case["limit"], {}).get("median")
         body.append(
             [
@@ -497,7 +502,7 @@ METHOD = """
   when all results are in memory. Results are new memory where a framework makes them so.
 - '>20x': the first round showed more than twenty times the best, and no more were run; who is four times slower gets
   three rounds. 'too slow': not ready within {open_limit_s} s. '>4x': so slow with one thread, and more than {ready:g} s to get ready.
-  None of these are tried with two threads, nor tinygrad's sorts at all. '-': the framework has no such operation, training, or dtype.
+  Neither is tried with two threads. A peer whose values are wrong is not the best. '-': the framework has no such operation, training, or dtype.
 - Inputs are random; those of sorts have no equal values. bfloat16 products give bfloat16, int8 ones int32 (torch: _int_mm,
   ONNX: MatMulInteger). A sort gives values, an argsort places, a topk both; to ONNX a sort is a TopK of all.
 - The decoding step writes its keys and values at place {position} of caches of {cache} tokens; torch and tinygrad attend to

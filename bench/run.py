@@ -95,7 +95,7 @@ def run_case(case: cases.Case, team: Team, effort: Effort) -> dict[str, Any]:
             np.save(Path(folder, f"{name}.npy"), x)
         expected = case.reference(arrays, WARM_CALLS)
         entries, best = [], float("inf")
-        given_up = dict.fromkeys(case.hopeless, ">20x")  # frameworks that need not try, and what their cells say
+        given_up: dict[str, str] = {}  # frameworks that need not try with more threads, and what their cells say
         for worker in team.members():
             row = results[str(worker.threads)].setdefault(worker.framework, {})
             if worker.framework in given_up:
@@ -116,10 +116,8 @@ def run_case(case: cases.Case, team: Team, effort: Effort) -> dict[str, Any]:
                 if case.part == "speed" and worker.framework not in ("limits", "glassgrad") and opened["last_s"]:
                     last = min(opened["last_s"].values())
                     best = min(best, last)
-                    if last > HOPELESS * best:
-                        given_up[worker.framework] = ">20x"
-                    elif last > SLOW * best and time.perf_counter() - begin > effort.slow_ready_s:
-                        given_up[worker.framework] = ">4x"
+                    if last > SLOW * best and time.perf_counter() - begin > effort.slow_ready_s:
+                        given_up[worker.framework] = ">20x" if last > HOPELESS * best else ">4x"
                 if "absent" in opened:
                     row["absent"] = opened["absent"]
                 for mode in opened["modes"]:
@@ -139,7 +137,7 @@ def run_case(case: cases.Case, team: Team, effort: Effort) -> dict[str, Any]:
             for m in modes.values():
                 if isinstance(m, dict):
                     m.update(summary(m.pop("times")))
-    shares = [(n, *report.best_peer(row)) for n, row in results.items()] if case.part == "speed" else []
+    shares = [(n, *report.best_peer(row, case.tolerance)) for n, row in results.items()] if case.part == "speed" else []
     text = ", ".join(f"{share:.2f}x of {peer}'s time on {n}" for n, peer, share in shares if share)
     say(f"{case.part}: {case.name}{text and ': '}{text} ({time.perf_counter() - start:.0f} s)")
     return {"case": {**case._asdict(), "inputs": [i._asdict() for i in case.inputs]}, "results": results}
@@ -173,10 +171,10 @@ def take_turns(entries: list[Entry], effort: Effort, team: Team, may_drop: bool)
 
 
 def times_best(e: Entry, entries: list[Entry]) -> float:
-    """The mode's median over the least of its thread count."""
+    """The mode's best time over the least median of its thread count."""
     same = [o for o in entries if o.worker.threads == e.worker.threads and o.worker.framework != "limits" and o.times]
     best = min((statistics.median(o.times) for o in same), default=0.0)
-    return statistics.median(e.times) / best if e.times and best else 0.0
+    return min(e.times) / best if e.times and best else 0.0
 
 
 def compare_all(found: list[np.ndarray], expected: tuple[np.ndarray, ...] | None) -> float | None:
