@@ -38,8 +38,9 @@ SUMS = 150            # of partial sums
 
 def tile(sink: UOp, target: Target) -> UOp:
     """Give every axis of a kernel its final kind for `target`."""
-    if any(n.op is Ops.SCAN for n in sink.toposort()): return parallel(scan_lanes(Kernel(sink), target), target)
-    if any(n.op is Ops.SORT or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in sink.toposort()):
+    order = sink.toposort()
+    if any(n.op is Ops.SCAN for n in order): return parallel(scan_lanes(Kernel(sink), target), target)
+    if any(n.op is Ops.SORT or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in order):
         return parallel(Kernel(sink), target)
     k = merge_axes(order_sums(Kernel(sink)))
     return parallel(registers_and_lanes(k, target, sink.arg or Tiling()) if target.lanes > 1 else k, target)

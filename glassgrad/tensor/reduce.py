@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from glassgrad.tensor.arguments import operand
 from glassgrad.tensor.creation import iota
 from glassgrad.tensor.elementwise import detach
-from glassgrad.tensor.movement import cut_axis
+from glassgrad.tensor.movement import cut_axis, join
 from glassgrad.tensor.storage import fill
 from glassgrad.uop.dtype import DType, dtypes, sum_dtype, to_dtype
 from glassgrad.uop.errors import ShapeError, UsageError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from glassgrad.tensor.tensor import Tensor
 
 UNITS = {Ops.ADD: 0, Ops.MUL: 1}
+BLOCK = 16      # elements of a running logsumexp that are each compared with all before them
 
 
 # ---- on nodes --------------------------------------------------------------------------------------------------------------------
@@ -259,15 +260,13 @@ class ReduceMixin:
         at = iota(x.shape[a]).reshape(tuple(n if i == a else 1 for i, n in enumerate(x.shape))).expand(x.shape)
         return self._new(values), self._new(scan(here.where(at, 0), Ops.MAX, a))
     def logcumsumexp(self, axis: int = 0) -> Tensor:
-        """log(cumsum(exp(x))), without overflow and exact where the running maximum jumps. Quadratic in the axis."""
+        """log(cumsum(exp(x))), without overflow and exact where the running maximum jumps."""
         x = to_floats(self.uop)
-        if not x.shape: return self._new(x)
-        a, n = self._axis(axis), x.shape[self._axis(axis)]
-        wide = to_wide(x)
-        grid = (*x.shape[:a], n, *x.shape[a:])         # axis a: how far; axis a+1: over which
-        each = wide.reshape((*x.shape[:a], 1, *x.shape[a:])).expand(grid)
-        far, which = (iota(n).reshape(tuple(n if i == k else 1 for i in range(len(grid)))).expand(grid) for k in (a, a + 1))
-        return self._new(_logsumexp((which <= far).where(each, -math.inf), (a + 1,), False).cast(x.dtype))
+        if not x.shape or not x.size: return self._new(x)
+        a = self._axis(axis)
+        last = (*(i for i in range(x.ndim) if i != a), a)
+        out = _running_logsumexp(to_wide(x).permute(last)).permute(tuple(sorted(range(x.ndim), key=last.__getitem__)))
+        return self._new(out.cast(x.dtype))
 
     # ---- order ---------------------------------------------------------------------------------------------------------------------
     def argsort(self, dim: int = -1, descending: bool = False) -> Tensor:
@@ -327,3 +326,22 @@ def _logsumexp(x: UOp, axes: tuple[int, ...], keepdim: bool) -> UOp:
     m = (m - m).eq(0).where(m, 0)                      # all -inf, or one inf: nothing to shift by
     s = reduce((x - spread(m, x.shape)).exp(), Ops.ADD, axes, keepdim).log()
     return s + (m if keepdim else m.reshape(s.shape))
+
+
+def _running_logsumexp(x: UOp) -> UOp:
+    """log(cumsum(exp(x))) along the last axis: in blocks, each element with those before it, then with what came before its block."""
+    *lead, n = x.shape
+    if n <= BLOCK:
+        grid = (*lead, n, n)         # how far, and over which
+        far, which = (iota(n).reshape(shape).broadcast_to(grid) for shape in ((n, 1), (1, n)))
+        each = x.reshape((*lead, 1, n)).expand(grid)
+        return _logsumexp((which <= far).where(each, -math.inf), (len(lead) + 1,), False)
+    count = -(-n // BLOCK)
+    none = fill(x.const_like(-math.inf), (*lead, count * BLOCK - n))
+    blocks = join([x, none], len(lead)) if none.size else x
+    within = _running_logsumexp(blocks.reshape((*lead, count, BLOCK)))
+    ends = cut_axis(within, len(lead) + 1, BLOCK - 1, BLOCK).reshape((*lead, count))
+    before = join([fill(x.const_like(-math.inf), (*lead, 1)), cut_axis(_running_logsumexp(ends), len(lead), 0, count - 1)], len(lead))
+    pair = [y.reshape((*y.shape, 1)) for y in (before.reshape((*lead, count, 1)).expand(within.shape), within)]
+    both = _logsumexp(join(pair, len(lead) + 2), (len(lead) + 2,), False)
+    return cut_axis(both.reshape((*lead, count * BLOCK)), len(lead), 0, n)

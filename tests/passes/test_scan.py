@@ -79,3 +79,13 @@ def test_a_sum_along_memory_waits_for_one_addition_a_vector() -> None:
     scans = [n for n in program.uops if n.op is Ops.HSCAN]
     assert len(scans) == 2 and all(n.dtype.lanes == 8 for n in scans)
     assert sum(n.op is Ops.SET for n in program.uops) == 1
+
+
+@pytest.mark.parametrize("shape, axis", [((16,), 0), ((17,), 0), ((3, 300), 1), ((40, 3), 0)])
+def test_running_logsumexp_in_blocks(shape: tuple[int, ...], axis: int) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype("float32") * 30
+    x.flat[0] = -np.inf
+    want = np.logaddexp.accumulate(x.astype("float64"), axis)
+    np.testing.assert_allclose(Tensor(x).logcumsumexp(axis).numpy(), want, rtol=1e-5, atol=1e-5)
+    x.flat[-2] = np.inf
+    np.testing.assert_array_equal(np.isinf(Tensor(x).logcumsumexp(axis).numpy()), np.isinf(np.logaddexp.accumulate(x, axis)))
