@@ -89,3 +89,14 @@ def test_dependencies_are_few():
     assert sorted(d.partition(">")[0] for d in project["dependencies"]) == ["llvmlite", "numpy"]
     assert project["license"] == "MIT" and "MIT" in (ROOT / "LICENSE").read_text()
     assert project["requires-python"] == ">=3.11"
+
+
+def test_a_warm_start_compiles_nothing(tmp_path):
+    """The second process finds the plan on disk: it needs no pass, no rule, no flow."""
+    code = f"""{PATH}import os, sys
+os.environ.update(CACHE={str(tmp_path)!r}, CHECK="0")
+from glassgrad import Tensor
+print((Tensor([1., 2.]) * 3).softmax().tolist()[0] < 0.5, *[m for m in sys.modules if m.startswith(("glassgrad.passes", "glassgrad.flow")) and m.count(".") > 1
+      and m != "glassgrad.passes.gradient" or m == "glassgrad.flow"])"""
+    assert "glassgrad.flow" in run(code)
+    assert run(code).strip() == "True"

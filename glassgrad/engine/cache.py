@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import glob
-import importlib
 import itertools
 import os
 import struct
@@ -16,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from glassgrad.engine.context import CACHE, CACHE_MB
+from glassgrad.uop.lazy import Lazy
 from glassgrad.uop.uop import UOp
 
 MAGIC = b"glassgrad cache\n"
@@ -27,13 +27,7 @@ SOURCE_FOLDERS = ("uop", "rewrite", "passes", "target", "device", "flow.py", "en
 _numbers = itertools.count()
 
 
-class _Lazy:
-    """A module of Python, imported at its first use: importing glassgrad stays light."""
-    def __init__(self, name: str) -> None: self.name = name
-    def __getattr__(self, name: str) -> Any: return getattr(importlib.import_module(self.name), name)
-
-
-hashlib, json = _Lazy("hashlib"), _Lazy("json")
+hashlib, json = Lazy("hashlib"), Lazy("json")
 
 
 class Entry(NamedTuple):

@@ -4,13 +4,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from glassgrad import flow
 from glassgrad.device.buffer import Buffer
 from glassgrad.device.device import Device
 from glassgrad.uop.bits import from_storage, storage_name
 from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.lazy import Lazy
 from glassgrad.uop.ops import np
 from glassgrad.uop.uop import UOp
+
+flow = Lazy("glassgrad.flow")
 
 MAX_FLOPS = 1 << 24             # the reference device is an interpreter: larger kernels are left out
 ULPS = 64                       # of the largest magnitude in the output: sums are taken in another order

@@ -9,12 +9,14 @@ import functools
 import time
 from typing import NamedTuple
 
-from glassgrad import flow
 from glassgrad.device.device import Device, DeviceBase, Launch, Slot
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
+from glassgrad.uop.lazy import Lazy
 from glassgrad.uop.ops import BufferArg, Ops
 from glassgrad.uop.uop import UOp
+
+flow = Lazy("glassgrad.flow")
 
 CHAINS, LENGTH = 8, 8        # independent multiply-adds on each element: as many as the units have in flight; enough to hide its load and store
 COMPUTE_SIZE = 1 << 17       # elements; in and out they fit a last-level cache

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from glassgrad import flow
 from glassgrad.device.buffer import Buffer, owned
 from glassgrad.device.device import Device, DeviceBase, Launch, Replay, Slot
 from glassgrad.engine import cache, check, debug
@@ -24,9 +23,12 @@ from glassgrad.engine.overlap import find_groups
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
 from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.lazy import Lazy
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 from glassgrad.viz import record
+
+flow, beam = Lazy("glassgrad.flow"), Lazy("glassgrad.engine.beam")      # a warm start compiles nothing
 
 GPU_ALIGN_BYTES = 256        # what sub-buffers and vector loads of any GPU ask for
 MAX_PLANS, MAX_UNITS = 2048, 8192

@@ -9,19 +9,14 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import importlib
 
 from glassgrad.uop.errors import UsageError
+from glassgrad.uop.lazy import Lazy
 
 Shape = tuple[int, ...]
 
 
-class _LazyNumpy:
-    """numpy, imported at its first use: importing glassgrad stays light."""
-    def __getattr__(self, name: str) -> Any: return getattr(importlib.import_module("numpy"), name)
-
-
-np = _LazyNumpy()
+np = Lazy("numpy")
 
 
 class Op:
