@@ -6,7 +6,6 @@ dictionary of weights over a handful of operations `f` that torch, jax and ONNX 
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -370,7 +369,3 @@ class UNet:
             for layer in step:
                 x = layer(x, time, context)
         return self.last(self.norm(x).silu())
-
-
-def parameter_count(shapes: list[tuple[int, ...]]) -> int:
-    return sum(math.prod(s) for s in shapes)

@@ -314,7 +314,7 @@ def start_table(found: dict[str, Any]) -> list[str]:
         r = found[name]
         cells = [seconds(r[k]) for k in ("wall_s", "start_s", "forward_s")] if "failed" not in r else [r["failed"], "", ""]
         body.append([f"ResNet-18, {name}", *cells])
-    head = ["", "process start to first result", "interpreter and imports of it", "the forward itself"]
+    head = ["", "process start to first result", "interpreter and NumPy of it", "the forward itself"]
     r = found["unet"]
     text = r.get("failed") or (
         f"{r['kernels']:.0f} kernels; on NULL, which schedules, lowers and renders: {r['null_cpu_s']:.2f} s of CPU time; "
@@ -502,7 +502,8 @@ METHOD = """
   when all results are in memory. Results are new memory where a framework makes them so.
 - '>20x': the first round showed more than twenty times the best, and no more were run; who is four times slower gets
   three rounds. 'too slow': not ready within {open_limit_s} s. '>4x': so slow with one thread, and more than {ready:g} s to get ready.
-  Neither is tried with two threads. A peer whose values are wrong is not the best. '-': the framework has no such operation, training, or dtype.
+  Neither is tried with two threads. '-': the framework has no such operation, training, or dtype. A peer whose values are
+  wrong is not the best.
 - Inputs are random; those of sorts have no equal values. bfloat16 products give bfloat16, int8 ones int32 (torch: _int_mm,
   ONNX: MatMulInteger). A sort gives values, an argsort places, a topk both; to ONNX a sort is a TopK of all.
 - The decoding step writes its keys and values at place {position} of caches of {cache} tokens; torch and tinygrad attend to
