@@ -6,7 +6,6 @@ temporaries, which share one arena. The launches are replayed by the device in o
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -28,7 +27,7 @@ from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 from glassgrad.viz import record
 
-flow, beam = Lazy("glassgrad.flow"), Lazy("glassgrad.engine.beam")      # a warm start compiles nothing
+flow, beam = Lazy("glassgrad.flow"), Lazy("glassgrad.engine.beam")      # a warm start compiles nothing; subprocesses are for those who search
 
 GPU_ALIGN_BYTES = 256        # what sub-buffers and vector loads of any GPU ask for
 MAX_PLANS, MAX_UNITS = 2048, 8192
@@ -350,8 +349,7 @@ def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
     unit = _units.get(key)
     if unit is None:
         if BEAM.value > 0 and device.is_hardware:
-            search = importlib.import_module("glassgrad.engine.beam").search        # subprocesses are for those who search
-            ast = search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
+            ast = beam.search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
         unit = _read_unit(ast, device) or _compile(ast, device, name)
         if len(_units) >= MAX_UNITS: _units.pop(next(iter(_units)))
         _units[key] = unit
