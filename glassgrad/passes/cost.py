@@ -155,10 +155,21 @@ def round_depth(k: Kernel, s: Statement, lane: UOp | None, panels: list[UOp], ta
     few far rows are read at once, each in one line, as prefetchers follow them."""
     if lane is None or lane not in s.free or len(k.statements) != 2 or len(s.own) != 1 or s.node.arg.op is not Ops.ADD: return None
     r, n = s.own[0], size(s.own[0])
+    if not panels and stays_near(k, s, lane, target): return None
     if not panels:
         far = any(a.step(lane) == 1 and is_far(a, s) and k.bytes(a) > target.l2_bytes for a in s.accesses)
         return (r, FEW_ROWS) if far and n >= 8 * FEW_ROWS else None
     return (r, math.ceil(n / math.ceil(n / DEPTH))) if n > 2 * DEPTH else None
+
+
+def stays_near(k: Kernel, s: Statement, lane: UOp, target: Target) -> bool:
+    """Whether a contraction's columns, of a tile's width, stay in the first-level cache while all rows of the other operand, which the
+    second holds, go by: as for a 1x1 convolution, where each column would else be read from afar again for every few output channels."""
+    columns = [a for a in s.accesses if a.step(lane) == 1]
+    width = 3 * target.lanes * math.prod(size(r) for r in s.own)
+    return len(columns) == 1 and 2 * width * columns[0].node.dtype.itemsize <= target.l1_bytes \
+        and k.bytes(columns[0]) > target.l2_bytes \
+        and all(2 * k.bytes(a) <= target.l2_bytes and a.step(lane) == 0 for a in s.accesses if a is not columns[0])
 
 
 def is_far(a: Access, s: Statement, which: Callable[[Iterable[bool]], bool] = any) -> bool:

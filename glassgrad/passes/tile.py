@@ -15,7 +15,7 @@ from glassgrad.passes.algebra import simplify
 from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, is_bounded_row, lane_width, may_stage, merge_axes, order_sums, replace_axes,
                                    size, split_lane, split_over, split_rounds, split_row)
 from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
-                                   register_tile, round_depth, thrash, wants_panel)
+                                   register_tile, round_depth, stays_near, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
@@ -114,6 +114,12 @@ class Plan:
             within = min((r for r in table[across].toposort() if r.op is Ops.RANGE), key=lambda r: r.arg.id)
             root = sink.src[0]
             sink = sink.replace(src=(root.replace(src=(root.src[0], *sorted(root.src[1:], key=lambda r: r is within))),))
+        for s in k.statements:
+            if lane is None or self.panels or turns or s.node is k.root or lane not in s.free: continue
+            if not stays_near(k, s, lane, target): continue
+            column = {r for a in s.accesses if a.step(lane) == 1 for x in a.coef for r in memo.get(x, x).toposort()}
+            root = sink.src[0]
+            sink = sink.replace(src=(root.replace(src=(root.src[0], *sorted(root.src[1:], key=lambda r: r not in column))),))
         new = Kernel(sink)
         if self.panels: new = stage_panels(new, [memo[n] for n in self.panels], [memo[n] for n in self.rows], block, target)
         blocks = {r for r in table[lane].toposort() if r.op is Ops.RANGE and r is not block} if block is not None else set()

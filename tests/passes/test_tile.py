@@ -165,3 +165,13 @@ def test_columns_are_stored_in_a_loop():
     (program,) = programs((data(64, 128) @ data(512, 128).T).T.contiguous())[-1:]
     text = render(program, cpu_target(AVX2))
     assert text.count("store float") <= 24 and "alloca <8 x float>" not in text, "no lane is written out, no register is memory"
+
+
+def test_columns_stay_near_while_output_channels_go_by():
+    x, w = Tensor.empty(8, 64, 56, 56), Tensor.empty(64, 64, 1, 1)
+    (program,) = programs(x.conv2d(w))
+    assert not any(n.op is Ops.SCRATCH for n in program.uops)
+    assert program.grid[0] >= 8 * 100, "the columns are the outer loops"
+    x, w = data(2, 48, 61, 67), data(50, 48, 1, 1)
+    expected = np.einsum("nchw,oc->nohw", x.numpy().astype("f8"), w.numpy()[:, :, 0, 0].astype("f8"))
+    np.testing.assert_allclose(x.conv2d(w).numpy(), expected, rtol=1e-4, atol=1e-4)
