@@ -17,6 +17,7 @@ from glassgrad.uop.uop import UOp
 UNROLL = 8            # turns up to which an innermost loop is written out
 FACTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
 GATHER = 2.5          # what one strided element costs beside one element of a contiguous vector times its lanes
+LOAD = 0.55           # cycles of a load beside products of full speed
 STREAM = 16           # bytes a cycle that a register tile may ask of the second-level cache
 PANEL_BYTES = 1 << 19
 FEW_HASHES = 1 << 21  # up to which one is computed at a time
@@ -103,7 +104,7 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
             streamed += copies * stream
             live = min(live, copies)
         if accs + live + 1 > target.registers: return math.inf
-        cycles = max(accs / 2, loads / 2, streamed / STREAM, 4.0 if accs < 8 else 0.0) + turn
+        cycles = max(accs / 2, loads * LOAD, streamed / STREAM, 4.0 if accs < 8 else 0.0) + turn
         for r, f in ((x, fx), (y, fy)):
             if r is not None: cycles *= waste(size(r), f * lanes if r is lane else f)
         if lane is not None and lane is not x and lane is not y and lane not in given: cycles *= waste(size(lane), lanes)
@@ -146,7 +147,7 @@ def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], targe
     reuse = math.prod(math.ceil(size(r) / tiles.get(r, 1)) for r in s.free if not a.depends(r))
     depth = math.prod(size(r) for r in s.own if a.depends(r))
     width = lane_width(size(lane), target) * math.prod(tiles.get(r, 1) for r in s.free if a.depends(r))
-    if depth * width * a.value.dtype.itemsize > PANEL_BYTES or reuse < 8: return False
+    if depth * width * a.value.dtype.itemsize > PANEL_BYTES or reuse < (8 if a.step(lane) == 1 else 2): return False
     return a.step(lane) != 1 or a.value is not a.node or (depth > 64 and is_far(a, s))
 
 
