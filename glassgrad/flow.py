@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, narrow, order, pairs, prepare, scratch, tile, windows
+from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, narrow, online, order, pairs, prepare, scratch, tile, windows
 from glassgrad.passes.kernels import KernelCall
 from glassgrad.passes.reuse import find_reuses
 from glassgrad.rewrite import driver, trace
@@ -55,6 +55,7 @@ KERNEL_FLOW = (
     Pass("tile", "threads, vectors and registers would stand idle", tile.tile),
     Pass("narrow loops", "what a mask leaves out would be computed for nothing", narrow.narrow_loops,
          when=lambda t: not t.in_step),
+    Pass("online softmax", "rows of scores longer than the cache would be walked four times", online.online_softmax),
     Pass("widen scratch", "the values of one tile would overwrite each other", scratch.widen_scratch),
     Pass("lower ops", "the target cannot compute some ops itself", lower_ops.lower_ops),
     Pass("lower dtypes", "the target cannot compute in some dtypes itself", lower_dtypes.lower_dtypes),

@@ -33,6 +33,8 @@ ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression 
     "folds to windows": ("nothing here sums over overlapping windows, as the gradient of a convolution does",
                          "Tensor.empty(1, 1, 6).conv_transpose2d(Tensor.empty(1, 1, 3))"),
     "normalise last": ("softmax's weights are the result", "Tensor.empty(8, 8).softmax() @ Tensor.empty(8, 8)"),
+    "online softmax": ("64 scores fit any cache",
+                       "Tensor.empty(64, 64).scaled_dot_product_attention(Tensor.empty(8192, 64), Tensor.empty(8192, 64))"),
     "narrow loops": ("nothing is masked", "Tensor.empty(256, 256).tril().sum(1)"),
     "split long reductions": ("64 rows keep all cores busy", "Tensor.empty(1 << 20).sum()"),
     "simplify": ("a graph that was scheduled from simple views is simple", "Tensor.empty(8) * 1.0 + 0.0"),

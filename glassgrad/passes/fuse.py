@@ -271,7 +271,7 @@ class Chooser:
         if not shared or any(r.arg.kind == "REDUCE" for r in ranges): return None
         row = math.prod(m for a, m in enumerate(n.shape) if a not in shared)
         inner = max(trips(w.loops[p:]) for w in wants)
-        if row < 2 or row > self.stage_limit or inner > 4 * self.stage_limit: return None
+        if row < 2 or row > self.stage_limit or inner > 64 * self.stage_limit: return None
         if trips(first.loops[:p]) < self.min_parallel and n.size * self.cost[n] > PARALLEL_WORK: return None
         return tuple(shared)
 

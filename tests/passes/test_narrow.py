@@ -87,3 +87,20 @@ def test_weights_that_are_wanted_are_divided():
     e /= e.sum(-1, keepdims=True)
     np.testing.assert_allclose(both[1].numpy(), e, atol=1e-6)
     np.testing.assert_allclose(both[0].numpy(), e @ v, atol=1e-5)
+
+
+@pytest.mark.parametrize("n, m, d", [(20, 4096, 16), (17, 6144, 24)])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_long_rows_go_in_rounds(n, m, d, is_masked):
+    """One kernel without a row of scores; rounds that see nothing, and rows that see nothing at all."""
+    q, k, v = (rng.standard_normal((2, a, d)).astype(np.float32) for a in (n, m, m))
+    see = rng.random((n, m)) < 0.5
+    see[:, :2500] = False
+    see[0] = False
+    mask = np.where(see if is_masked else True, 0, -np.inf).astype(np.float32)
+    out = Tensor(q).scaled_dot_product_attention(Tensor(k), Tensor(v), Tensor(mask))
+    (uops,) = programs(out)
+    assert max(n.arg.size for n in uops if n.op is Ops.SCRATCH) < 16 * m
+    with np.errstate(invalid="ignore"): expected = attention(q, k, v, see if is_masked else np.True_)
+    np.testing.assert_allclose(out.numpy(), expected, atol=3e-6)
+    assert np.isnan(out.numpy()[:, 0]).all() == is_masked
