@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -175,8 +175,8 @@ class CLProgram:
         for i, value in enumerate(vals, len(bufs)):
             check(cl().clSetKernelArg(self.kernel, i, 8, ctypes.byref(ctypes.c_int64(value))), f"{self.name}: argument {i}, a value")
 
-    def __del__(self) -> None:
-        if sys.is_finalizing(): return
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing(): return      # the module may have lost its names by then
         if getattr(self, "kernel", None): cl().clReleaseKernel(self.kernel)
         if getattr(self, "built", None): cl().clReleaseProgram(self.built)
 

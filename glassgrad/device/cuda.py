@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,8 @@ class CUDAProgram:
         self._args[:] = [*bufs, *vals]
         return self._pointers
 
-    def __del__(self) -> None:
-        if getattr(self, "module", None) and not sys.is_finalizing(): self.lib.cuModuleUnload(self.module)
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "module", None) and not is_finalizing(): self.lib.cuModuleUnload(self.module)
 
 
 class KernelNode(ctypes.Structure):
@@ -198,8 +198,8 @@ class CUDAReplay(Replay):
             del keep
             self.last[i] = values
 
-    def __del__(self) -> None:
-        if sys.is_finalizing(): return
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing(): return
         if getattr(self, "exec", None): self.lib.cuGraphExecDestroy(self.exec)
         if getattr(self, "graph", None): self.lib.cuGraphDestroy(self.graph)
 
