@@ -31,7 +31,9 @@ flow, beam = Lazy("glassgrad.flow"), Lazy("glassgrad.engine.beam")      # a warm
 
 GPU_ALIGN_BYTES = 256        # what sub-buffers and vector loads of any GPU ask for
 MAX_PLANS, MAX_UNITS = 2048, 8192
-QUICK_BYTES, QUICK_FLOPS = 1 << 18, 100_000        # up to some 30 us the kernels may hold Python's lock: to give it away costs more
+# of a plan that may run with Python's lock held, which costs less than to give it away: some 30 us of float arithmetic, or as much else
+# as can be done to 8,000 numbers (integer work, such as sorting, is not counted)
+QUICK_BYTES, QUICK_FLOPS = 1 << 15, 100_000
 WORD = 0xFFFFFFFFFFFFFFFF
 BUILT_IN_OPS = frozenset(Ops.all())
 BUILT_IN_DTYPES = frozenset(dtypes.all) | {dtypes.void}
@@ -126,7 +128,8 @@ class Plan:
         if self.replay is None:
             launches = self._launches()
             made = self.device.graph([launches[step]._replace(beside=len(g) - k) for g in find_groups(self) for k, step in enumerate(g)])
-            self.is_quick = made.quick is not None and self.bytes <= QUICK_BYTES and self.flops <= QUICK_FLOPS
+            is_alone = all(u.grid[0] == 1 for u in self.units)      # what several threads should share is not done by one
+            self.is_quick = made.quick is not None and is_alone and self.bytes <= QUICK_BYTES and self.flops <= QUICK_FLOPS
             self.replay = made
         return self.replay
 

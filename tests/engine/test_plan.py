@@ -97,6 +97,13 @@ def test_code_for_devices_of_the_user_is_not_kept_on_disk(tmp_path):
     with Context(CACHE=str(tmp_path)): assert plan._disk(UOp.sink(array(X) + 1), Mine("CPU")) is None
 
 
+@pytest.mark.parametrize("graph, is_quick", [(lambda x: x + 1, True), (lambda x: x.reshape((12, 1)).expand((12, 4000)) + 1, False)])
+def test_only_small_plans_run_with_the_lock_of_python(graph, is_quick):
+    made = plan_of(graph(array(X)))
+    made.prepared()
+    assert made.is_quick == is_quick
+
+
 def test_options_that_change_code_change_the_key():
     graph, target = UOp.sink(array(X) + 1), Device["CPU"].target
     keys = {plan._key("plan", graph, target)}
