@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from glassgrad.passes.algebra import simplify
 from glassgrad.passes.linearize import affine
@@ -62,17 +63,24 @@ def may_stage(a: Access, s: Statement) -> bool:
 
 
 class Kernel:
-    """A kernel graph with the facts that tiling asks for; `apply` gives the graph with axes replaced."""
+    """A kernel graph with the facts that tiling asks for, each found when it is asked for first."""
 
     def __init__(self, sink: UOp) -> None:
-        self.sink = sink
-        self.order = sink.toposort()
-        self.free = {n: free_axes(n) for n in self.order}
-        self.accesses = {n: self._access(n) for n in self.order if n.op in (Ops.LOAD, Ops.STORE)}
-        self.statements = [self._statement(n) for n in self.order if n.op in CLOSERS]
-        for s in self.statements: self._name_operands(s)
-        self.root = self.sink.src[0]
-        self.next_id = 1 + max((n.arg.id for n in self.order if n.op is Ops.RANGE), default=0)
+        self.sink, self.root = sink, sink.src[0]
+
+    @cached_property
+    def order(self) -> list[UOp]: return self.sink.toposort()
+    @cached_property
+    def free(self) -> dict[UOp, frozenset[UOp]]: return {n: free_axes(n) for n in self.order}
+    @cached_property
+    def accesses(self) -> dict[UOp, Access]: return {n: self._access(n) for n in self.order if n.op is Ops.LOAD or n.op is Ops.STORE}
+    @cached_property
+    def statements(self) -> list[Statement]:
+        found = [self._statement(n) for n in self.order if n.op in CLOSERS]
+        for s in found: self._name_operands(s)
+        return found
+    @cached_property
+    def next_id(self) -> int: return 1 + max((n.arg.id for n in self.order if n.op is Ops.RANGE), default=0)
 
     def _access(self, n: UOp) -> Access:
         terms, _ = affine(n.src[1])
@@ -86,7 +94,7 @@ class Kernel:
         """What stands directly in `n`: everything below it that no other closer encloses and that changes in its loops."""
         s = Statement(n, tuple(r for r in n.src[1:] if r.op is Ops.RANGE), self.free[n])
         own = frozenset(s.own)
-        for m in toposort((n.src[0],), stop=lambda m: m in CLOSERS or m.op in CLOSERS):
+        for m in toposort((n.src[0],), stop=lambda m: m.op in CLOSERS):
             if m.op in CLOSERS: continue
             if own and not (self.free[m] & own): continue
             if m in self.accesses: s.accesses.append(self.accesses[m])
@@ -163,12 +171,10 @@ def replace_axes(sink: UOp, table: dict[UOp, UOp]) -> UOp:
         if n.op in CLOSERS or n.op is Ops.SCAN:
             own: dict[UOp, None] = {}
             values = 2 if n.op is Ops.SCAN else 1
-            for r in n.src[values:]:
-                new = memo[r]
-                for x in sorted((x for x in new.toposort(stop=lambda x: x.op is Ops.RANGE) if x.op is Ops.RANGE), key=lambda x: x.arg.id): own[x] = None
+            for r in n.src[values:]: own |= dict.fromkeys(sorted(free_axes(memo[r]), key=lambda x: x.arg.id))
             memo[n] = n.replace(src=(*(memo[s] for s in n.src[:values]), *own))
             continue
-        src = tuple(memo[s] for s in n.src)
+        src = tuple([memo[s] for s in n.src])
         if src == n.src: memo[n] = n
         else: memo[n] = simplify(n.replace(src=src)) if n.dtype is dtypes.int64 or n.dtype is dtypes.bool else n.replace(src=src)
     return memo[sink]

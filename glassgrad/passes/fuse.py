@@ -173,7 +173,7 @@ class Chooser:
     def pass_on(self, n: UOp, want: Want) -> None:
         """Tell the sources of `n` that this want makes them wanted: inside the loops that `n` is computed in, the others are outside."""
         if n.op.kind == "leaf": return
-        want = want._replace(loops=want.loops[:self.depth(want)])
+        want = Want(want.root, want.idx, want.gate, want.loops[:self.depth(want)])
         if n.op is Ops.SORT:
             self.facts[n].reads[stored_under(n.src[0]) or n.src[0]] = False
             wanted = []
@@ -205,9 +205,9 @@ class Chooser:
 
     def depth(self, w: Want) -> int:
         """The loops down to the innermost that this want depends on."""
-        deps = {i: free_axes(i) for i in (*w.idx, w.gate) if i.op is not Ops.CONST}
+        deps = free_axes(w.gate).union(*map(free_axes, w.idx))
         depth = len(w.loops)
-        while depth and not any(w.loops[depth - 1] in d for d in deps.values()): depth -= 1
+        while depth and w.loops[depth - 1] not in deps: depth -= 1
         return depth
 
     def decide(self, n: UOp, wants: list[Want]) -> tuple[str | None, tuple[int, ...] | None]:
@@ -219,7 +219,7 @@ class Chooser:
         evals = [self.evaluations(w) for w in wants]
         recompute = per_element * sum(evals)
         if work:
-            if work * size > PARALLEL_WORK and is_contraction(n) and any(is_split(i) for w in wants for i in w.idx):
+            if work * size > PARALLEL_WORK and is_contraction(n) and any(is_split(i) for i in {i for w in wants for i in w.idx if i.op is not Ops.RANGE}):
                 return "no tile could follow the index at which it is wanted", None
             if (why := self.not_here(n, wants, evals, work)) is not None:
                 stage = self.stage_axes(n, wants)

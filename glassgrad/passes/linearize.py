@@ -78,7 +78,8 @@ class _Linearizer:
         self.closer: dict[UOp, UOp] = {}
         self.depth: dict[UOp, int] = {}
         self.out: list[UOp] = []
-        self.scopes: list[set[UOp]] = [set()]
+        self.scopes: list[list[UOp]] = [[]]
+        self.open: set[UOp] = set()        # what stands in one of the scopes
         self.inst: dict[tuple[UOp, Coords], UOp] = {}
         self.accs = 0
 
@@ -156,10 +157,11 @@ class _Linearizer:
         """Every LOAD and STORE gets a base free of register axes, and Offsets along them."""
         table: dict[UOp, UOp] = {}
         for n in order:
-            src = tuple(table[s] for s in n.src)
+            src = tuple([table[s] for s in n.src])
             new = n if src == n.src else n.replace(src=src)
-            for s in src: self.facts(s)
-            if n.op in (Ops.LOAD, Ops.STORE): new = self.split_address(new)
+            for s in src:
+                if s not in self.loops: self.facts(s)
+            if n.op is Ops.LOAD or n.op is Ops.STORE: new = self.split_address(new)
             elif n.op in (Ops.CMPLT, Ops.CMPLE) and new.src[0].dtype is dtypes.int64: new = self.split_comparison(new)
             table[n] = new
         return table[self.sink].src
@@ -209,15 +211,16 @@ class _Linearizer:
     # ---- emission ----------------------------------------------------------------------------------------------------------------
     def emit(self, n: UOp) -> UOp:
         """Append `n` unless it already stands in an open scope."""
-        if not any(n in s for s in self.scopes):
-            self.scopes[-1].add(n)
+        if n not in self.open:
+            self.open.add(n)
+            self.scopes[-1].append(n)
             self.out.append(n)
         return n
 
     def make(self, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: object = None) -> UOp:
         """Append a new node; what combines a reduction may be an op that the target lacks."""
         n = UOp(op, dtype, src, arg)
-        made = lower_op(n, self.target) if op.is_alu and op not in self.target.ops else None
+        made = lower_op(n, self.target) if op not in self.target.ops and op.is_alu else None
         if made is None: return self.emit(n)
         for s in made.toposort(stop=lambda m: m in src): self.emit(s)
         return made
@@ -241,11 +244,11 @@ class _Linearizer:
                 for coords in itertools.product(*(range(x.src[0].arg) for x in free)): self.register(scan, coords, self.before(scan, dict(zip(free, coords))))
             self.emit(self.at(r.src[0], {}))
             self.emit(r)
-            self.scopes.append(set())
+            self.scopes.append([])
             self.block(r)
         innermost()  # type: ignore[operator]
         for r in reversed(own):
-            self.scopes.pop()
+            self.open.difference_update(self.scopes.pop())
             self.make(Ops.END, dtypes.void, (r,))
 
     def acc(self, n: UOp, coords: Coords, op: Op, dtype: DType) -> UOp:
@@ -312,7 +315,8 @@ class _Linearizer:
     # ---- instances ---------------------------------------------------------------------------------------------------------------
     def at(self, n: UOp, env: dict[UOp, int]) -> UOp:
         """The instance of `n` at the coordinates in `env` of its own register axes."""
-        return self.inst.get((n, tuple(env[r] for r in self.regs[n]))) or self.instance(n, tuple(env[r] for r in self.regs[n]))
+        coords = tuple([env[r] for r in regs]) if (regs := self.regs[n]) else ()
+        return self.inst.get((n, coords)) or self.instance(n, coords)
 
     def vector(self, x: UOp, dtype: DType) -> UOp:
         """`x` in as many lanes as `dtype` has."""
@@ -336,9 +340,9 @@ class _Linearizer:
         elif n.op is Ops.SCAN:
             new = self.scan(n, env)
         else:
-            src = tuple(self.at(s, {r: env[r] for r in self.regs[s]} if n.op is not Ops.AFTER else dict.fromkeys(self.regs[s], 0))
-                        for s in n.src if s.op is not Ops.END)
-            if lanes > 1: src = tuple(self.vector(s, n.dtype.vec(lanes)) for s in src)
+            if n.op is Ops.AFTER: env = {r: 0 for s in n.src for r in self.regs[s]}
+            src = tuple([self.at(s, env) for s in n.src if s.op is not Ops.END])
+            if lanes > 1: src = tuple([self.vector(s, n.dtype.vec(lanes)) for s in src])
             new = self.fold(n, n.dtype.vec(lanes) if lanes > 1 else n.dtype, src)
         self.inst[key] = new
         return new
@@ -395,7 +399,7 @@ class _Linearizer:
     def address(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
         """A scalar index for contiguous or single elements, else a vector of indices."""
         off = n.arg
-        idx = self.at(n.src[1], {r: env[r] for r in self.regs[n.src[1]]})
+        idx = self.at(n.src[1], env)
         if not isinstance(off, Offsets): return idx
         step = sum(c * env[r] for r, c in off.axes)
         if step: idx = self.plus(idx, step)
@@ -407,7 +411,7 @@ class _Linearizer:
     def load(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
         buf = self.at(n.src[0], dict.fromkeys(self.regs[n.src[0]], 0))
         idx = self.address(n, env, lane)
-        gate = tuple(self.at(s, {r: env[r] for r in self.regs[s]}) for s in n.src[2:])
+        gate = tuple(self.at(s, env) for s in n.src[2:])
         lanes = lane.src[0].arg if lane is not None else 1
         if gate and gate[0].op is Ops.CONST:
             if not gate[0].arg: return self.emit(UOp.const(n.dtype.vec(lanes), 0))
@@ -421,7 +425,7 @@ class _Linearizer:
     def store(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
         buf = self.at(n.src[0], dict.fromkeys(self.regs[n.src[0]], 0))
         idx = self.address(n, env, lane)
-        value, *gate = (self.at(s, {r: env[r] for r in self.regs[s]}) for s in n.src[2:])
+        value, *gate = (self.at(s, env) for s in n.src[2:])
         if gate and gate[0].op is Ops.CONST:
             if not gate[0].arg: return gate[0]
             gate = []

@@ -22,7 +22,7 @@ np = Lazy("numpy")
 class Op:
     """A row of the op table. Rows are singletons: compare with `is`, use as dictionary keys."""
     __slots__ = ("name", "kind", "arity", "text", "shape", "commutes", "unit", "zero", "py", "np", "grad", "decomp", "domain",
-                 "out", "cost", "dtypes", "doc")
+                 "out", "cost", "dtypes", "doc", "is_alu", "is_movement")
 
     def __init__(self, name: str, kind: str, arity: int, doc: str, *, text: str | None = None, shape: Callable | None = None,
                  commutes: bool = False, unit: Any = None, zero: Any = None, py: Callable | None = None, npf: Callable | None = None,
@@ -31,13 +31,10 @@ class Op:
         self.name, self.kind, self.arity, self.doc, self.text, self.shape = name, kind, arity, doc, text, shape
         self.commutes, self.unit, self.zero, self.py, self.np, self.grad = commutes, unit, zero, py, npf, grad
         self.decomp, self.domain, self.out, self.cost, self.dtypes = decomp, domain, out, cost, dtypes
+        self.is_alu, self.is_movement = kind == "alu", kind == "movement"
 
     def __repr__(self) -> str: return self.name
     def __reduce__(self) -> Any: return _by_name, (self.name,)
-    @property
-    def is_alu(self) -> bool: return self.kind == "alu"
-    @property
-    def is_movement(self) -> bool: return self.kind == "movement"
 
 
 class Ops:

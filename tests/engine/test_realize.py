@@ -118,6 +118,18 @@ def test_memory_goes_with_the_last_node():
     assert GlobalCounters.mem_used == before
 
 
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(cold, is_on):
+    (gc.enable if is_on else gc.disable)()
+    try:
+        realize(array(X) + 7)
+        with pytest.raises(ZeroDivisionError), realize_module.without_collector():
+            assert not gc.isenabled()
+            1 / 0
+        assert gc.isenabled() is is_on
+    finally: gc.enable()
+
+
 def test_temporaries_reuse_one_arena(cold):
     x = array(np.ones((64, 64)))
     for _ in range(8):
