@@ -170,7 +170,7 @@ class Shared:
 class Glassgrad(Shared):
     def __init__(self, threads: int) -> None:
         import glassgrad
-        from glassgrad import nn
+        from glassgrad import flow, nn  # noqa: F401  the compiler is imported at its first use: that is no time of compiling
         from glassgrad.nn import optim, state  # noqa: F401  nn imports them at their first use
 
         super().__init__(glassgrad, ("jit",))

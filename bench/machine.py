@@ -19,6 +19,7 @@ from typing import Any
 # what a user may have set and would change the measurement
 UNSET = (
     "DEV",
+    "PYTHONDONTWRITEBYTECODE",  # a user's second start reads compiled modules
     "DEBUG",
     "VIZ",
     "CHECK",

@@ -518,8 +518,8 @@ METHOD = """
   of glassgrad with a warm cache: a folder that one process before has filled.
 - From the start of a process: wall time from before the process is made until the first result is in NumPy: interpreter,
   imports, net, loading the weights, compilation, one forward. Drawing the random weights is not counted.
-- Memory: fresh processes, default threads; the resident peak (VmHWM, reset before the first step) over four steps, less what
-  was resident before them. It holds compilation too; 'glassgrad warm' takes its programs from disk.
+- Memory: fresh processes, default threads; the resident peak (VmHWM, reset after four steps) over four more steps, less what
+  was resident before the first. It holds what the first steps leave behind; 'glassgrad warm' takes its programs from disk.
 - Who used more than {share:.0%} of a CPU while others had their turn: {busy}."""
 
 
