@@ -379,7 +379,7 @@ class _Linearizer:
             return self.make(Ops.CONST, dtype, (), dtype.scalar.const(n.op.py(*(s.arg for s in src))))
         if n.op is Ops.WHERE and src[0].op is Ops.CONST: return src[1] if src[0].arg else src[2]
         if n.op is Ops.ADD and src[1].op is Ops.CONST and dtype.is_int and dtype.lanes == 1: return self.plus(src[0], src[1].arg)
-        if n.op is Ops.CAST and src[0].op is Ops.LANES: return self.make(Ops.LANES, dtype)
+        if n.op is Ops.CAST and src[0].op is Ops.LANES and dtype.is_int: return self.make(Ops.LANES, dtype)
         if n.op is Ops.CAST and src[0].op is Ops.CONST and dtype.is_int and src[0].dtype.is_int:
             return self.make(Ops.CONST, dtype, (), dtype.scalar.const(src[0].arg))
         if n.op is Ops.AND and dtype.is_bool:
