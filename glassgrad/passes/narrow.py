@@ -14,7 +14,7 @@ from glassgrad.passes.linearize import affine
 from glassgrad.target.target import Target
 from glassgrad.uop.infer import bounds
 from glassgrad.uop.ops import Ops
-from glassgrad.uop.uop import UOp, substitute
+from glassgrad.uop.uop import UOp, substitute, toposort
 
 REGISTERS = {"UPCAST", "UNROLL", "LANE"}
 SHORT = 2       # turns that are not worth a bound
@@ -111,7 +111,9 @@ class _Narrower:
         if x.op is Ops.WHERE: return conditions(x.src[0]) if x.src[2].op is Ops.CONST and x.src[2].arg == (x.dtype.min if low else 0) else []
         if x.op is Ops.MUL and low:
             return next((self.limits(a, True) for a, b in (x.src, x.src[::-1]) if b.op is Ops.CONST and b.arg > 0), [])
-        if x.op is Ops.MUL: return self.limits(x.src[0], False) + self.limits(x.src[1], False)
+        if x.op is Ops.MUL:     # each factor once, however often it stands in the product
+            inside = toposort((x,), stop=lambda n: n.op is not Ops.MUL)
+            return [limit for f in inside if f.op is not Ops.MUL for limit in self.limits(f, False)]
         # where the maximum too is -inf, or NaN, all of the row is NaN
         if x.op is Ops.EXP and x.src[0].op is Ops.SUB and not low:
             y, m = x.src[0].src

@@ -103,3 +103,15 @@ def test_a_process_that_does_not_answer_is_ended(monkeypatch):
     monkeypatch.setattr(beam, "ANSWER_S", 0.0)
     trials = beam.Trials()
     assert trials.ask(kernel="", device="CPU", threads=1)["died"] and trials.process is None
+
+
+def test_a_kernel_that_cannot_be_tried_is_not_searched(cold, monkeypatch, tmp_path):
+    assert searched(lambda **request: {"error": "no answer in time", "died": True}, monkeypatch, tmp_path) == 1
+
+
+def test_an_interrupted_request_leaves_no_answer_behind(monkeypatch):
+    trials = beam.Trials()
+    def interrupt(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(beam.select, "select", interrupt)
+    with pytest.raises(KeyboardInterrupt): trials.ask(kernel="", device="CPU", threads=1)
+    assert trials.process is None

@@ -104,3 +104,10 @@ def test_long_rows_go_in_rounds(n, m, d, is_masked):
     with np.errstate(invalid="ignore"): expected = attention(q, k, v, see if is_masked else np.True_)
     np.testing.assert_allclose(out.numpy(), expected, atol=3e-6)
     assert np.isnan(out.numpy()[:, 0]).all() == is_masked
+
+
+def test_a_product_of_itself_many_times_over_is_walked_once():
+    x = Tensor(np.full((40, 40), 0.5, np.float32))
+    y = (x + 0.5).tril()
+    for _ in range(40): y = y * y
+    assert y.sum().item() == 40 * 41 / 2
