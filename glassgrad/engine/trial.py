@@ -36,6 +36,10 @@ class Trial:
         self.run(self.default)
         self.reference = [self.values(i) for i in self.outs]
 
+    def close(self) -> None:
+        """Give the memory back."""
+        for p, handle in zip(self.params, self.handles): self.device.free(handle, p.size * p.dtype.itemsize)
+
     def compile(self, ast: UOp) -> Any:
         """The kernel, ready to be replayed."""
         program = flow.lower(ast, self.device.target)
@@ -99,6 +103,8 @@ def serve() -> None:
         asked = json.loads(line)
         try:
             if "kernel" in asked:
+                if trial is not None: trial.close()
+                trial = None
                 trial = Trial(parse_text(asked["kernel"])[-1], asked["device"], asked["threads"])
                 answer: dict[str, Any] = {"seconds": trial.seconds(trial.default)}
             else:

@@ -45,7 +45,8 @@ def _in_rows(x: UOp, sort: UOp, k: int) -> UOp:
     a = sort.arg.axis
     last = (*(i for i in range(x.ndim) if i != a), a)
     rows = first(sort_key(x, sort.arg.descending).permute(last), k)
-    for n in rows.toposort(): n.site = n.site or sort.site
+    for n in rows.toposort(stop=lambda m: m is x):
+        if n is not x: n.site = n.site or sort.site
     return rows.permute(tuple(sorted(range(x.ndim), key=last.__getitem__)))
 
 

@@ -159,5 +159,6 @@ def _split_scan(n: UOp, target: Target) -> UOp:
     unit = UOp.const(n.dtype, identity(op, n.dtype)).reshape((1,) * len(none)).expand(none)
     before = UOp(Ops.CAT, n.dtype, (unit, sums), a)
     total = UOp(Ops.SCAN, n.dtype, (x, before), n.arg)
-    for new in total.toposort(): new.site = new.site or n.site
+    for new in total.toposort(stop=lambda m: m is x):
+        if new is not x: new.site = new.site or n.site
     return total
