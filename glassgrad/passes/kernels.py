@@ -15,6 +15,7 @@ from glassgrad.passes.linearize import identity
 from glassgrad.passes.views import INDEX, TRUE, ZERO, Axes, Demand, Index, both, demands
 from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import CompilerBug
+from glassgrad.uop.infer import bounds, free_axes
 from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg, StoreArg
 from glassgrad.uop.uop import UOp, substitute
 
@@ -237,7 +238,11 @@ class _Cutter:
             at, value = self.made[n]
             if self.axes.flat(idx, n.shape) is not at: raise CompilerBug(f"kernels: read elsewhere in the kernel that stores it: {n.arg.reason}")
             return value
-        if n.op is Ops.CONTIGUOUS or n.op is Ops.BUFFER: return load(self.param(n, "buffer", n.size), self.axes.flat(idx, n.shape), gate)
+        if n.op is Ops.CONTIGUOUS or n.op is Ops.BUFFER:
+            at = self.axes.flat(idx, n.shape)
+            if gate is not TRUE and free_axes(gate) - free_axes(at) and 0 <= bounds(at)[0] and bounds(at)[1] < n.size:
+                gate = TRUE     # a channel's scale in a padded image: what is read outside is not used, so it need not be read under masks
+            return load(self.param(n, "buffer", n.size), at, gate)
         if n.op is Ops.IOTA: return simplify(idx[0].cast(n.dtype))
         if n.op in (Ops.KEY, Ops.VAR): return self.param(n, "value", 1)
         return None

@@ -8,6 +8,7 @@ from glassgrad import Tensor
 from glassgrad.show import follow
 from glassgrad.target.llvm import cpu_target
 from glassgrad.uop.dtype import dtypes
+from glassgrad.uop.ops import Ops
 
 
 def numbers(*shape: int) -> np.ndarray: return np.random.default_rng(3).standard_normal(shape, np.float32)
@@ -46,3 +47,13 @@ def test_a_short_padded_row_has_constant_masks():
     vectors = [n for n in program.uops if n.op.name in ("CMPLT", "CMPLE") and n.src[0].dtype.lanes > 1]
     assert 1 <= len(vectors) <= 2
     assert all(n.src[0].dtype.scalar is dtypes.int32 for n in vectors)
+
+
+def test_what_no_padded_axis_moves_is_read_without_a_gate():
+    """A channel's scale before padding: read once for the channel, and not lane by lane under the image's mask."""
+    x, scale = numbers(2, 6, 14, 14), numbers(6)
+    padded = (Tensor(x) * Tensor(scale).reshape(6, 1, 1) + 1).pad(((0, 0), (0, 0), (1, 1), (1, 1)))
+    (_, _, program), *_ = follow(padded, cpu_target("+avx,+avx2,+fma")).kernels
+    assert all(n.src[0].arg.size == x.size for n in program.uops if n.op is Ops.LOAD and len(n.src) > 2)
+    want = np.pad(x * scale.reshape(6, 1, 1) + 1, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    np.testing.assert_allclose(padded.numpy(), want, rtol=1e-5, atol=1e-6)
