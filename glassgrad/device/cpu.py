@@ -168,6 +168,9 @@ class CpuDevice(DeviceBase):
             _libc().madvise(place, nbytes, MADV_HUGEPAGE)
         return place.value or 0
     def _free(self, handle: int, nbytes: int) -> None: _libc().free(ctypes.c_void_p(handle))
+    def trim(self) -> None:
+        super().trim()
+        if hasattr(_libc(), "malloc_trim"): _libc().malloc_trim(0)      # glibc: free() keeps what lies between pieces in use
     def copyin(self, handle: int, src: memoryview) -> None:
         if not src.nbytes: return
         if src.readonly: ctypes.memmove(handle, _address(src), src.nbytes)

@@ -62,6 +62,9 @@ class DeviceBase:
     def free(self, handle: Handle, nbytes: int) -> None:
         """Give back what `alloc(nbytes)` gave."""
         self.memory.free(handle, nbytes)
+    def trim(self) -> None:
+        """Give memory that is only kept for the next who asks back to the system."""
+        self.memory.trim()
     def offset(self, handle: Handle, nbytes: int) -> Handle:
         """The handle of the same memory from byte `nbytes` on."""
         return handle + nbytes if nbytes else handle

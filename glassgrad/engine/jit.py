@@ -91,6 +91,7 @@ class Jit:
         """A launcher for what is replayed again and again; one that gave MISS since a setting has changed holds on."""
         c.replays += 1
         if debug.is_watching() or CHECK.value >= 2: return
+        if c.replays == WRITE_AT: c.trim()
         if c.launch is not None: c.launch.__globals__["version"] = context.version
         elif c.replays == WRITE_AT:
             c.launch = write_launch(c, call, args, kwargs)
