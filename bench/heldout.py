@@ -310,9 +310,11 @@ def off(x: np.ndarray, expected: np.ndarray) -> float:
     return float(error) if np.isfinite(error) else math.inf
 
 
-def run(families: list[str], wanted: range | list[int], threads: int = 1) -> dict[str, list[dict[str, Any]]]:
-    """All wanted shapes of the families: {family: rows}."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def run(
+    families: list[str], wanted: range | list[int], threads: int = 1, found: dict[str, list[dict[str, Any]]] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """All wanted shapes of the families, into `found`: {family: rows}."""
+    found = {} if found is None else found
     workers: dict[str, Worker] = {}
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -170,7 +170,7 @@ def repeat_bars(found: dict[str, Any]) -> Iterator[Bar]:
         bad = [name for name, v in found["cases"].items() if v != "equal"]
         n = len(found["cases"])
         text = f"{n - len(bad)} of {n}" + (f"; not {', '.join(bad)}" if bad else "")
-        yield Bar(f"two fresh processes, {found['threads']} threads: same bytes", "all", text, not bad)
+        yield Bar(f"two processes, {found['threads']} threads: same bytes", "all", text, not bad)
 
 
 def process_bars(rows: dict[str, Any]) -> Iterator[Bar]:
@@ -241,6 +241,8 @@ def markdown(run: dict[str, Any]) -> str:
                 else "."
             )
         ]
+    whole = f"It took {run['seconds'] / 60:.0f} minutes."
+    text += [whole if run["is_whole"] else "**Not the whole run: it was stopped, or is still at it.**"]
     if run["quick"]:
         text += ["A quick run: few repetitions, to see that everything works."]
     text += ["", f"## Bars: {met} of {sum(b.is_met is not None for b in found)} met", ""]
@@ -500,10 +502,11 @@ METHOD = """
   step eager); jax jitted with its arrays on the device, training state and caches donated; tinygrad under TinyJit;
   onnxruntime with all graph optimisations, arrays bound or plainly, whichever is faster; glassgrad under jit. Calls end
   when all results are in memory. Results are new memory where a framework makes them so.
-- '>20x': the first round showed more than twenty times the best, and no more were run; who is four times slower gets
-  three rounds. 'too slow': not ready within {open_limit_s} s. '>4x': so slow with one thread, and more than {ready:g} s to get ready.
-  Neither is tried with two threads. '-': the framework has no such operation, training, or dtype. A peer whose values are
-  wrong is not the best.
+- A call of more than {turn_s} s is one turn; after {mode_s:g} s a column has no further turn. '>20x': its last call before the
+  turns took more than twenty times as long as the best peer's, and none was timed; who is four times slower gets two rounds. 'too
+  slow': not ready within {open_limit_s} s. '>4x': so slow with one thread, and more than {slow:g} s to get ready. 'first call': more than
+  {long:g} s to get ready, and then 1.5 times as slow as the best peer. None of these is tried with two threads. '-': the framework
+  has no such operation, training, or dtype. A peer whose values are wrong is not the best.
 - Inputs are random; those of sorts have no equal values. bfloat16 products give bfloat16, int8 ones int32 (torch: _int_mm,
   ONNX: MatMulInteger). A sort gives values, an argsort places, a topk both; to ONNX a sort is a TopK of all.
 - The decoding step writes its keys and values at place {position} of caches of {cache} tokens; torch and tinygrad attend to
@@ -514,8 +517,8 @@ METHOD = """
   training, which is SGD with momentum; compared are the losses of the first three steps.
 - Held-out shapes: one thread, both in worker processes pinned to the same CPU, taking turns of 8 ms; the best turn's median.
 - Compile time: CPU seconds, children included, of the first three calls less three steady ones; nets are built and
-  weights loaded before. tinygrad compiles in its own process instead of its pool, once. No cache on disk, but for the rows
-  of glassgrad with a warm cache: a folder that one process before has filled.
+  weights loaded before. A peer that has used {compile_s:g} s is not run again; tinygrad, in its own process instead of its pool, is
+  run once. No cache on disk, but for the rows of glassgrad with a warm cache: a folder that one process before has filled.
 - From the start of a process: wall time from before the process is made until the first result is in NumPy: interpreter,
   imports, net, loading the weights, compilation, one forward. Drawing the random weights is not counted.
 - Memory: fresh processes, default threads; the resident peak (VmHWM, reset after four steps) over four more steps, less what
@@ -531,9 +534,12 @@ def method(run: dict[str, Any]) -> list[str]:
         rounds=effort["rounds"],
         turn_s=effort["turn_s"],
         open_limit_s=effort["open_limit_s"],
-        ready=effort["slow_ready_s"],
+        mode_s=effort["mode_s"],
+        slow=effort["slow_ready_s"],
+        long=effort["long_ready_s"],
         position=models.POSITION,
         cache=models.CACHE_TOKENS,
+        compile_s=effort["compile_s"],
         share=IDLE_SHARE,
         busy=", ".join(busy) or "nobody",
     ).splitlines()

@@ -1,6 +1,6 @@
 """Side by side: glassgrad, torch (eager and compiled), onnxruntime, tinygrad and jax, interleaved in one run.
 
-    python bench/run.py                          # all of it: about half an hour, on an idle machine; writes a table and JSON
+    python bench/run.py                          # all of it: 25 minutes on two idle cores; writes a table and JSON
     python bench/run.py --quick                  # few repetitions: does everything work?
     python bench/run.py --only speed --only jax  # parts, frameworks, pieces of the names of cases
     python bench/run.py --threads 1 --lock FILE  # on a machine shared with others who measure under the same lock
@@ -9,19 +9,22 @@ Parts: compile, start, speed, overheads, processes (imports), memory, kernels, r
 
 Every framework works in processes of its own, pinned to as many CPUs as it may use threads; one computes at a time, in
 turns, and all get the same inputs. What they computed is compared with float64. Peers that are not installed are
-reported as absent.
+reported as absent. What has been measured is on disk after every net, case and part; SIGINT and SIGTERM end the run there.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,79 +58,96 @@ RSS_PROGRAMS = {
     "tinygrad": "from tinygrad import Tensor\n(Tensor([[1.] * 4] * 4) + 1).numpy()",
     "jax": "import jax.numpy as jnp, numpy as np\nnp.asarray(jnp.ones((4, 4)) + 1)",
 }
-SETTLE_S = 0.25  # after a turn of several threads: an OpenMP runtime lets them spin for 0.2 s, on cores that the next one needs
-HOPELESS, SLOW = 20.0, 4.0  # times the best: shown as such after the first round; fewer rounds
-SLOW_ROUNDS = 3
+HOPELESS, SLOW, NEAR = 20.0, 4.0, 1.5  # times the best peer: not timed; timed in few rounds; worth a long wait
+SLOW_ROUNDS = 2
 
 
 class Effort:
-    """How often things are repeated."""
+    """How often things are repeated, and how long is waited for what is slow. A bound on seconds is no bound on what is fast."""
 
     def __init__(self, quick: bool) -> None:
         self.quick = quick
-        self.rounds, self.turn_s, self.mode_s = (3, 0.03, 3.0) if quick else (7, 0.12, 6.0)
+        self.rounds, self.turn_s, self.mode_s = (3, 0.03, 1.0) if quick else (7, 0.08, 2.5)
         self.compile_runs, self.import_runs = (1, 3) if quick else (3, 10)
-        self.slow_ready_s = 20.0  # a slow peer that takes so long to get ready is not made ready again with more threads
+        self.compile_s, self.import_s = 12.0, 6.0  # of one framework: no further run once so much has been used up
+        self.slow_ready_s, self.long_ready_s = 5.0, 30.0  # who is slow, or not near, is not made ready again with more threads
         self.heldout_count = 20 if quick else heldout.COUNT
-        self.open_limit_s, self.turn_limit_s, self.process_limit_s = 60 if quick else 100, 50, 1200
+        self.open_limit_s, self.own_limit_s, self.turn_limit_s, self.process_limit_s = 40, 100, 40, 600
 
 
 # ---- speed ---------------------------------------------------------------------------------------------------------
 class Entry:
-    """One mode of one worker in the open case: its times, and what became of it."""
+    """One mode of one worker in the open case: its times, and what became of it. `last_s` took its last call before any turn."""
 
-    def __init__(self, worker: Worker, mode: str, row: dict[str, Any]) -> None:
-        self.worker, self.mode, self.row, self.spent = worker, mode, row, 0.0
+    def __init__(self, worker: Worker, mode: str, row: dict[str, Any], last_s: float | None, is_right: bool) -> None:
+        self.worker, self.mode, self.row, self.last_s, self.is_right, self.spent = worker, mode, row, last_s, is_right, 0.0
         self.times: list[float] = row["times"]
 
     @property
     def is_peer(self) -> bool:
         return self.worker.framework not in ("limits", "glassgrad")
 
+    @property
+    def seconds(self) -> float:
+        """Its median as far as it is known; 0 if it is not."""
+        return statistics.median(self.times) if self.times else self.last_s or 0.0
+
+
+def times_best(e: Entry, entries: list[Entry]) -> float:
+    """A peer's time over the least one of a peer with right values on as many threads; 0 where nothing is known."""
+    known = [o.seconds for o in entries if o.worker.threads == e.worker.threads and o.is_peer and o.is_right and o.seconds]
+    return e.seconds / min(known) if known else 0.0
+
 
 def run_case(case: cases.Case, team: Team, effort: Effort) -> dict[str, Any]:
     """A case on all workers, in turns: {threads: {framework: {mode: result}}}."""
     start = time.perf_counter()
     results: dict[str, Any] = {str(n): {} for n in team.threads}
+    digest = None
     with tempfile.TemporaryDirectory() as folder:
         arrays = case.arrays()
         for name, x in arrays.items():
             np.save(Path(folder, f"{name}.npy"), x)
         expected = case.reference(arrays, WARM_CALLS)
-        entries, best = [], float("inf")
-        given_up: dict[str, str] = {}  # frameworks that need not try with more threads, and what their cells say
+        entries: list[Entry] = []
+        ready_s: dict[str, float] = {}  # of each framework, the last time
+        gone: dict[str, str] = {}  # frameworks that died or were too slow, and what their cells say
         for worker in team.members():
             row = results[str(worker.threads)].setdefault(worker.framework, {})
-            if worker.framework in given_up:
-                row["given_up"] = given_up[worker.framework]
+            may_drop = case.part == "speed" and worker.framework not in ("limits", "glassgrad")
+            mine = [e for e in entries if e.worker.framework == worker.framework]
+            why = gone.get(worker.framework) or (reason_to_stop(mine, entries, ready_s, effort) if may_drop else "")
+            if why:
+                row["given_up"] = gone[worker.framework] = why
                 continue
             with tempfile.TemporaryDirectory() as save:
                 begin = time.perf_counter()
                 try:
                     with team.alone():
-                        opened = worker.ask(effort.open_limit_s, do="open", case=case.name, folder=folder, save=save)
+                        begin = time.perf_counter()
+                        limit = effort.open_limit_s if may_drop else effort.own_limit_s
+                        opened = worker.ask(limit, do="open", case=case.name, folder=folder, save=save)
                 except Failed as e:
                     say(f"  {worker.framework} with {worker.threads} threads: {e}")
                     if worker.is_alive:
                         row["failed"] = str(e)
                     else:
-                        row["given_up"] = given_up[worker.framework] = "too slow" if "no answer" in str(e) else "died"
+                        row["given_up"] = gone[worker.framework] = "too slow" if "no answer" in str(e) else "died"
                     continue
-                if case.part == "speed" and worker.framework not in ("limits", "glassgrad") and opened["last_s"]:
-                    last = min(opened["last_s"].values())
-                    best = min(best, last)
-                    if last > SLOW * best and time.perf_counter() - begin > effort.slow_ready_s:
-                        given_up[worker.framework] = ">20x" if last > HOPELESS * best else ">4x"
+                ready_s[worker.framework] = time.perf_counter() - begin
                 if "absent" in opened:
                     row["absent"] = opened["absent"]
                 for mode in opened["modes"]:
                     if worker.framework == "limits" and mode != case.limit:
                         continue
-                    row[mode] = {"times": [], "first_s": opened["first_s"].get(mode)}
+                    made = row[mode] = {"times": [], "first_s": opened["first_s"].get(mode)}
                     if worker.framework != "limits" and mode != "build":
                         with np.load(Path(save, f"{mode}.npz")) as kept:
-                            row[mode]["error"] = compare_all([kept[k] for k in kept.files], expected)
-                    entries.append(Entry(worker, mode, row[mode]))
+                            made["error"] = compare_all([kept[k] for k in kept.files], expected)
+                    is_right = made.get("error") is None or made["error"] <= case.tolerance
+                    entries.append(Entry(worker, mode, made, opened["last_s"].get(mode), is_right))
+                if worker.framework == "glassgrad" and worker.threads == team.threads[-1]:
+                    digest = digest_of(Path(save))
         take_turns(entries, effort, team, case.part == "speed")
         for worker in {id(e.worker): e.worker for e in entries}.values():
             if worker.is_alive:
@@ -140,15 +160,32 @@ def run_case(case: cases.Case, team: Team, effort: Effort) -> dict[str, Any]:
     shares = [(n, *report.best_peer(row, case.tolerance)) for n, row in results.items()] if case.part == "speed" else []
     text = ", ".join(f"{share:.2f}x of {peer}'s time on {n}" for n, peer, share in shares if share)
     say(f"{case.part}: {case.name}{text and ': '}{text} ({time.perf_counter() - start:.0f} s)")
-    return {"case": {**case._asdict(), "inputs": [i._asdict() for i in case.inputs]}, "results": results}
+    about = {**case._asdict(), "inputs": [i._asdict() for i in case.inputs]}
+    return {"case": about, "results": results, "digest": digest, "seconds": time.perf_counter() - start}
+
+
+def reason_to_stop(mine: list[Entry], entries: list[Entry], ready_s: dict[str, float], effort: Effort) -> str:
+    """Why a peer need not try with more threads than it did, as its cell says it; empty if it should."""
+    if not mine or not mine[-1].seconds:
+        return ""
+    e, share = mine[-1], times_best(mine[-1], entries)
+    ready, first = ready_s[e.worker.framework], e.row["first_s"]
+    if share > HOPELESS:
+        return f">{HOPELESS:g}x"
+    if share > SLOW and ready > effort.slow_ready_s:
+        return f">{SLOW:g}x"
+    return f"first call {first:.0f} s" if share > NEAR and ready > effort.long_ready_s else ""
 
 
 def take_turns(entries: list[Entry], effort: Effort, team: Team, may_drop: bool) -> None:
     """Time each mode in each round; who is first changes.
 
-    A mode that has used up its time stands by; so do peers that the first round has shown to be hopeless, and after some
-    rounds those that are slow.
+    A mode that has used up its time stands by. Peers that are hopeless by their last call before are not timed at all, and
+    those that are slow only in some rounds.
     """
+    for e in entries:
+        if may_drop and e.is_peer and times_best(e, entries) > HOPELESS:
+            e.row["hopeless"] = f"more than {HOPELESS:g} times the best peer"
     for turn in range(effort.rounds):
         with team.alone():
             for e in [entries[(turn + k) % len(entries)] for k in range(len(entries))]:
@@ -164,17 +201,7 @@ def take_turns(entries: list[Entry], effort: Effort, team: Team, may_drop: bool)
                     say(f"  {e.worker.framework} {e.mode} with {e.worker.threads} threads: {why}")
                 e.spent += time.perf_counter() - start
                 if e.worker.threads > 1:
-                    time.sleep(SETTLE_S)
-        for e in entries:
-            if may_drop and turn == 0 and e.is_peer and times_best(e, entries) > HOPELESS:
-                e.row["hopeless"] = f"more than {HOPELESS:g} times the best"
-
-
-def times_best(e: Entry, entries: list[Entry]) -> float:
-    """The mode's best time over the least median of its thread count."""
-    same = [o for o in entries if o.worker.threads == e.worker.threads and o.worker.framework != "limits" and o.times]
-    best = min((statistics.median(o.times) for o in same), default=0.0)
-    return min(e.times) / best if e.times and best else 0.0
+                    e.worker.settle()
 
 
 def compare_all(found: list[np.ndarray], expected: tuple[np.ndarray, ...] | None) -> float | None:
@@ -200,41 +227,44 @@ def summary(times: list[float]) -> dict[str, Any]:
     return {"median": float(middle), "p10": float(low), "p90": float(high), "count": len(times)}
 
 
-def run_repeat(chosen: list[cases.Case], team: Team, effort: Effort) -> dict[str, Any]:
-    """Every case in two fresh processes of glassgrad, on as many threads as there are: are the bytes equal?"""
-    threads, found = team.threads[-1], {}
-    with tempfile.TemporaryDirectory() as folder:
-        for turn in range(2):
-            worker = team.hire("glassgrad", threads)
-            for case in chosen:
-                place, save = Path(folder, case.name), Path(folder, f"{case.name} {turn}")
-                place.mkdir(exist_ok=True)
-                save.mkdir()
+def run_repeat(chosen: list[cases.Case], known: dict[str, str], team: Team, effort: Effort) -> dict[str, Any]:
+    """Every case in two processes of glassgrad on as many threads as there are: are the bytes equal? `known` has the digests
+    that the speed part found: those cases run once more, in a fresh process."""
+    threads = team.threads[-1]
+    found: list[dict[str, str]] = [dict(known), {}]
+    for digests in found:
+        todo = [c for c in chosen if c.name not in digests]
+        worker = team.hire("glassgrad", threads) if todo else None
+        for case in todo:
+            with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as save:
                 for name, x in case.arrays().items():
-                    np.save(place / f"{name}.npy", x)
+                    np.save(Path(folder, f"{name}.npy"), x)
                 try:
-                    worker.ask(effort.open_limit_s, do="open", case=case.name, folder=str(place), save=str(save))
+                    with team.alone():
+                        worker.ask(effort.own_limit_s, do="open", case=case.name, folder=folder, save=save)
                     worker.ask(60, do="close")
+                    digests[case.name] = digest_of(Path(save))
                 except Failed as e:
-                    found[case.name] = f"failed: {e}"
+                    digests[case.name] = f"failed: {e}"
                     if not worker.is_alive:
                         worker = team.hire("glassgrad", threads)
-                    continue
-                for f in place.iterdir():
-                    f.unlink()
+        if worker is not None:
             worker.end()
-        for case in chosen:
-            a, b = (sorted(Path(folder, f"{case.name} {turn}").glob("*.npz")) for turn in range(2))
-            if case.name not in found:
-                found[case.name] = "equal" if a and all(same_arrays(x, y) for x, y in zip(a, b, strict=True)) else "different"
-    say(f"repeat: {sum(v == 'equal' for v in found.values())} of {len(found)} equal")
-    return {"threads": threads, "cases": found}
+    a, b = found
+    same = {c.name: "equal" if a[c.name] == b[c.name] and "failed" not in a[c.name] else "different" for c in chosen}
+    said = {name: next((d[name] for d in found if "failed" in d[name]), v) for name, v in same.items()}
+    say(f"repeat: {sum(v == 'equal' for v in said.values())} of {len(said)} equal")
+    return {"threads": threads, "cases": said}
 
 
-def same_arrays(a: Path, b: Path) -> bool:
-    """Whether two files hold the same bytes in each array."""
-    with np.load(a) as x, np.load(b) as y:
-        return x.files == y.files and all(x[k].tobytes() == y[k].tobytes() for k in x.files)
+def digest_of(save: Path) -> str:
+    """A number for the bytes of all arrays in a folder."""
+    found = hashlib.sha256()
+    for path in sorted(save.glob("*.npz")):
+        with np.load(path) as kept:
+            for name in kept.files:
+                found.update(f"{path.name} {name} {kept[name].dtype} {kept[name].shape}".encode() + kept[name].tobytes())
+    return found.hexdigest()
 
 
 # ---- fresh processes: compile time, the start, memory --------------------------------------------------------------
@@ -273,29 +303,32 @@ class Processes:
         return self.run("compile_time.py", framework, net, *options, more=more)
 
 
-def run_compile(frameworks: list[str], wanted: Callable[[str], bool], processes: Processes) -> dict[str, Any]:
-    """Compile times: {net: {framework: medians}}, each from fresh processes, frameworks in turns; tinygrad has one turn."""
-    found: dict[str, Any] = {}
-    for net in filter(wanted, compile_time.NETS):
-        say(f"compile: {net}")
-        expected = Path(processes.temp, net + ".npy")
-        processes.compile("reference", net, save=expected)  # makes no file where torch is absent
-        names = [*frameworks, *(["glassgrad warm"] if "glassgrad" in frameworks else [])]
-        if "glassgrad" in frameworks:
-            processes.compile("glassgrad", net, True)  # fills the cache
-        rows: dict[str, Any] = {n: [] for n in names}
-        for turn in range(processes.effort.compile_runs):
-            for name in [names[(turn + k) % len(names)] for k in range(len(names))]:
-                if name == "tinygrad" and (rows[name] or not report.COMPILE_BARS[net][1]):
-                    continue
-                saved = Path(processes.temp, f"{name}-{net}.npy")
-                run = processes.compile(name.split()[0], net, "warm" in name, saved)
-                if expected.exists() and saved.exists():
-                    run["error"] = compare(np.load(saved), np.load(expected))
-                rows[name].append(run)
-                say(f"  {name}: {run.get('failed') or format(run['compile_cpu_s'], '.2f') + ' s'}")
-        found[net] = {name: combine(runs) for name, runs in rows.items()}
-    return found
+def run_compile(net: str, frameworks: list[str], processes: Processes) -> dict[str, Any]:
+    """Compile times of a net: {framework: medians}, each from fresh processes, frameworks in turns; tinygrad has one turn."""
+    say(f"compile: {net}")
+    effort, expected = processes.effort, Path(processes.temp, net + ".npy")
+    processes.compile("reference", net, save=expected)  # makes no file where torch is absent
+    names = [*frameworks, *(["glassgrad warm"] if "glassgrad" in frameworks else [])]
+    if "glassgrad" in frameworks:
+        processes.compile("glassgrad", net, True)  # fills the cache
+    rows: dict[str, Any] = {n: [] for n in names}
+    spent: Counter[str] = Counter()
+    for turn in range(effort.compile_runs):
+        for name in [names[(turn + k) % len(names)] for k in range(len(names))]:
+            is_peer = not name.startswith("glassgrad")
+            if is_peer and spent[name] > effort.compile_s:
+                continue
+            if name == "tinygrad" and (rows[name] or not report.COMPILE_BARS[net][1]):
+                continue
+            start = time.perf_counter()
+            saved = Path(processes.temp, f"{name}-{net}.npy")
+            run = processes.compile(name.split()[0], net, "warm" in name, saved)
+            if expected.exists() and saved.exists():
+                run["error"] = compare(np.load(saved), np.load(expected))
+            rows[name].append(run)
+            spent[name] += time.perf_counter() - start
+            say(f"  {name}: {run.get('failed') or format(run['compile_cpu_s'], '.2f') + ' s'}")
+    return {name: combine(runs) for name, runs in rows.items()}
 
 
 def combine(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -370,7 +403,7 @@ def run_processes(frameworks: list[str], effort: Effort, tinygrad_device: str) -
         return float(s), int(rss)
 
     for turn in range(effort.import_runs):
-        for f in rows:
+        for f in [f for f in rows if sum(rows[f]["import_s"]) < effort.import_s]:
             env = machine.clean_env({"DEV": tinygrad_device} if f == "tinygrad" else {})
             s, rss = child(IMPORTS[f], env)
             if turn == 0:
@@ -404,32 +437,62 @@ def run_kernels(team: Team) -> dict[str, Any]:
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
-def measure(
-    found: dict[str, Any], team: Team, effort: Effort, has: Callable[[str], bool], wanted: Callable[[str], bool]
-) -> None:
-    """All parts that are asked for, into `found`."""
+class Run:
+    """What has been found so far, and the files it is kept in."""
+
+    def __init__(self, team: Team, facts: dict[str, Any], folder: Path, mark: str) -> None:
+        self.team, self.found, self.load, self.begin = team, facts, machine.Load(), time.perf_counter()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{time.strftime('%Y-%m-%d')}-{machine.short_name()}{mark}"
+
+    def keep(self, is_whole: bool = False) -> str:
+        """Write the report and the JSON; gives the report."""
+        load = None if self.team.workers else self.load.since()  # which only knows our own processes that have ended
+        self.found |= {"idle": self.team.idle, "load": load, "seconds": time.perf_counter() - self.begin, "is_whole": is_whole}
+        text = report.markdown(self.found)
+        self.path.with_suffix(".md").write_text(text)
+        self.path.with_suffix(".json").write_text(json.dumps(self.found, indent=1))
+        return text
+
+
+def measure(run: Run, effort: Effort, has: Callable[[str], bool], wanted: Callable[[str], bool]) -> None:
+    """All parts that are asked for, kept one by one."""
+    found, team = run.found, run.team
     frameworks, device = team.frameworks, team.tinygrad_device
     with tempfile.TemporaryDirectory() as temp:
         processes = Processes(temp, device, effort, team)
-        if has("compile") and any(map(wanted, compile_time.NETS)):
-            found["compile"] = run_compile([f for f in COMPILERS if f in frameworks], wanted, processes)
+        for net in filter(wanted, compile_time.NETS) if has("compile") else ():
+            found.setdefault("compile", {})[net] = run_compile(net, [f for f in COMPILERS if f in frameworks], processes)
+            run.keep()
         if has("start"):
             found["start"] = run_start(processes)
         if has("memory"):
             found["memory"] = run_memory(frameworks, processes)
     if has("processes"):
         found["processes"] = run_processes(frameworks, effort, device)
+    run.keep()
     for case in cases.cases():
         if has(case.part) and wanted(case.name):
             found.setdefault("cases", []).append(run_case(case, team, effort))
+            run.keep()
     if has("kernels"):
         found["kernels"] = run_kernels(team)
     team.end()
+    run.keep()
     if has("repeat"):
-        found["repeat"] = run_repeat([c for c in cases.cases() if c.part == "speed" and wanted(c.name)], team, effort)
+        known = {c["case"]["name"]: c["digest"] for c in found.get("cases", []) if c["digest"]}
+        found["repeat"] = run_repeat([c for c in cases.cases() if c.part == "speed" and wanted(c.name)], known, team, effort)
+        run.keep()
     if has("heldout") and "torch" in frameworks:
         with team.alone():
-            found["heldout"] = heldout.run(list(heldout.FAMILIES), range(effort.heldout_count))
+            heldout.run(list(heldout.FAMILIES), range(effort.heldout_count), found=found.setdefault("heldout", {}))
+
+
+def stop(number: int, frame: Any) -> None:
+    """On a signal: end the run, but not what reports it."""
+    for n in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(n, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main() -> None:
@@ -463,7 +526,7 @@ def main() -> None:
     if "tinygrad" in frameworks and not device:
         frameworks.remove("tinygrad")
         absent["tinygrad"] = "no working CPU device: it needs clang, and LLVM 16 or newer"
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "machine": machine.facts(),
         "versions": machine.versions(FRAMEWORKS),
         "absent": absent,
@@ -473,24 +536,21 @@ def main() -> None:
         "effort": vars(effort),
         "started": time.strftime("%Y-%m-%d %H:%M"),
     }
-    load = machine.Load()
     threads = [n for n in options.threads or THREADS if n <= machine.cpu_count()]
     team = Team(frameworks, threads, device, options.lock)
-    begin = time.perf_counter()
+    run = Run(team, facts, options.out, ("-quick" if options.quick else "") + ("-part" if only else ""))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script's background jobs ignore SIGINT, and Python with them
+        signal.signal(number, stop)
+    is_whole = False
     try:
-        measure(found, team, effort, has, wanted)
+        measure(run, effort, has, wanted)
+        is_whole = True
     except KeyboardInterrupt:
         say("stopped: what has been measured is reported")
     finally:
         team.end()
-    found["idle"], found["load"], found["seconds"] = team.idle, load.since(), time.perf_counter() - begin
-    text = report.markdown(found)
-    options.out.mkdir(parents=True, exist_ok=True)
-    mark = ("-quick" if options.quick else "") + ("-part" if only else "")
-    path = options.out / f"{time.strftime('%Y-%m-%d')}-{machine.short_name()}{mark}"
-    path.with_suffix(".md").write_text(text)
-    path.with_suffix(".json").write_text(json.dumps(found, indent=1))
-    say(text + f"\nwritten: {os.path.relpath(path)}.md and .json")
+        text = run.keep(is_whole)
+    say(text + f"\nwritten: {os.path.relpath(run.path)}.md and .json, in {run.found['seconds'] / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

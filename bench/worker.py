@@ -94,17 +94,17 @@ class Worker:
         self.calls = {
             name: lambda name=name: getattr(self.framework, name)(self.threads) for name in ("fma", "read", "copy")
         }
-        return {"modes": list(self.calls), "first_s": {}}
+        return {"modes": list(self.calls), "first_s": {}, "last_s": {}}
 
     def turn(self, mode: str, seconds: float) -> dict[str, Any]:
-        """Times of single calls for about `seconds`, after one that is not timed (but where one takes that long)."""
+        """Times of single calls for about `seconds`, after one that is not timed; where one takes that long, its time."""
         call, times = self.calls[mode], []
         is_rate = self.name == "limits"
         start = time.perf_counter()
         call()
         spent = time.perf_counter() - start
         if spent > seconds and not is_rate:
-            times.append(spent)
+            return {"times": [spent]}
         end = start + spent + seconds
         while not times or (time.perf_counter() < end and len(times) < MOST_CALLS):
             start = time.perf_counter()
