@@ -1,7 +1,7 @@
 """Write a Program as LLVM IR text for a CPU.
 
 in:      LINEAR form, only ops and dtypes of the target (see cpu_target)
-out:     `NAME(bufs, vals, begin, end)`, which unpacks its arguments and calls `NAME.body`, where they are distinct pointers
+out:     `NAME(bufs, vals, begin, end)`: addresses of buffers, 64-bit values, the part of the grid to do
 source:  LLVM language reference (opaque pointers)
 
 Choices that hold everywhere in the text: floats may contract (a*b+c to one rounding) and nothing else, so NaN and infinity stay;
@@ -116,7 +116,6 @@ class _Writer:
         self.spare: dict[UOp, list[str]] = {}                # index sums that nobody has asked for yet, and their place in the text
         self.lines_of = {n: line for n in program.uops if (line := self.straight(n)) is not None}
         self.folded = _folded(program.uops, self.lines_of)
-        self.written = {_memory(n.src[0]) for n in program.uops if n.op is Ops.STORE}
 
     # ---- text ----
     def new_name(self) -> str:
@@ -185,26 +184,15 @@ class _Writer:
         i = 0
         while i < len(uops): i = self.emit(uops, i)
         if grid is not None: self.close_grid(grid)
-        args, passed, unpack = ["i64 %begin", "i64 %end"], ["i64 %begin", "i64 %end"], []
-        for p in self.program.params:
+        unpack = []
+        for p in self.program.params:      # `noalias` and the like would change nothing: they are for passes that do not run
             array, ty = ("bufs", "ptr") if p.kind == "buffer" else ("vals", "i64")
-            unpack += [f"  %w{p.slot} = getelementptr ptr, ptr %{array}, i64 {p.slot}",
-                       f"  %u{p.slot} = load {ty}, ptr %w{p.slot}, align 8"]
-            args.append(f"{ty}{self.pointer_facts(p.slot, p.size * p.dtype.itemsize) if ty == 'ptr' else ''} %p{p.slot}")
-            passed.append(f"{ty} %u{p.slot}")
+            unpack += [f"  %a{p.slot} = getelementptr i8, ptr %{array}, i64 {8 * p.slot}", f"  %p{p.slot} = load {ty}, ptr %a{p.slot}, align 8"]
         lines = [text for x in self.lines for text in ([x] if isinstance(x, str) else x)]
         width = f' "prefer-vector-width"="{self.target.lanes * 32}"' if self.target.lanes > 8 else ""
         return "\n".join([
-            f'define void @"{name}"(ptr %bufs, ptr %vals, i64 %begin, i64 %end) #0 {{', *unpack,
-            f'  call void @"{name}.body"({", ".join(passed)})', "  ret void", "}",
-            f'define internal void @"{name}.body"({", ".join(args)}) #0 {{', "entry:", *self.entry, *lines, "  ret void", "}",
-            *self.declared.values(), f"attributes #0 = {{ noinline nounwind{width} }}", "!0 = !{i32 1}", ""])
-
-    def pointer_facts(self, slot: int, size: int) -> str:
-        """Distinct slots are distinct memory, unless one may take the place of the other."""
-        facts = " noalias" if self.program.is_alone(slot) else ""
-        if not any(m.op is Ops.PARAM and m.arg.slot == slot for m in self.written): facts += " readonly"
-        return facts + (f" dereferenceable({size})" if size else "")
+            f'define void @"{name}"(ptr %bufs, ptr %vals, i64 %begin, i64 %end) nounwind{width} {{', "entry:", *unpack, *self.entry, *lines,
+            "  ret void", "}", *self.declared.values(), "!0 = !{i32 1}", ""])
 
     def memory(self, uops: Sequence[UOp]) -> None:
         """Make the stack and arena memory in the entry block."""
