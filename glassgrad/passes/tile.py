@@ -144,7 +144,7 @@ class Plan:
             pieces = PIECES // 2 * target.threads // apart if target.threads > 1 else 1
             return min(max(target.l2_bytes // 2 // (4 * rows * width), 1), max(count // max(pieces, 1), 2))
         other = max((k.bytes(a) for s in k.statements if is_contraction(s) for a in s.accesses if not a.depends(lane)), default=0)
-        is_small = other < target.l2_bytes // 2 and all(n.op is Ops.LOAD for n in self.rows)
+        is_small = other <= target.l2_bytes // 2 and all(n.op is Ops.LOAD for n in self.rows)
         if most < 2 or is_small or sum(lane in s.axes for s in k.statements) > 2: return 1
         return min(range(min(most, count), 0, -1), key=lambda b: (round(math.ceil(count / b) * b / count, 2), -b))
 
@@ -241,6 +241,7 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
     inside = [s.free for s in k.statements if s.node is not k.root and not any(r.arg.kind in ("REDUCE", "UNROLL") for r in s.free)]
     inner = [r for r in own if r not in outer and r is not block and r.arg.kind == "LOOP" and all(r in free for free in inside)]
     parts = min(PIECES * target.threads // chunks, math.prod(map(size, inner)) // REFILL) if target.threads > 1 else 1
+    if parts > target.threads: parts -= parts % target.threads      # as many for each
     shares: dict[UOp, UOp] = {}
     for r in sorted(inner, key=size, reverse=True):
         if parts < 2: break

@@ -116,6 +116,13 @@ def test_every_thread_has_pieces(make, threads):
     assert max(program.grid[0] for program in programs(make(), threads=threads)) >= 2 * threads
 
 
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_few_pieces_are_as_many_for_each_thread(threads):
+    """43 tiles in 5 pieces would leave one of two threads with 27 of them."""
+    program, = programs(data(256, 256) @ data(256, 256), threads=threads, l2_bytes=512 << 10)
+    assert program.grid[0] % threads == 0
+
+
 def test_operands_are_copied_once_for_a_block_of_tiles():
     (program,) = programs(data(1024, 1024) @ data(1024, 1024))
     scratch = [n for n in program.uops if n.op is Ops.SCRATCH]
