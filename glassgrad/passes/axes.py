@@ -176,8 +176,14 @@ def replace_axes(sink: UOp, table: dict[UOp, UOp]) -> UOp:
             continue
         src = tuple([memo[s] for s in n.src])
         if src == n.src: memo[n] = n
-        else: memo[n] = simplify(n.replace(src=src)) if n.dtype is dtypes.int64 or n.dtype is dtypes.bool else n.replace(src=src)
+        else: memo[n] = simplify(n.replace(src=src)) if is_place(n) else n.replace(src=src)
     return memo[sink]
+
+
+def is_place(n: UOp) -> bool:
+    """Whether a node is a place or a condition on places. A comparison of values is none: to simplify it would make another value of a sum
+    under it, beside the one that other readers have."""
+    return n.dtype is dtypes.int64 or n.dtype is dtypes.bool and all(s.dtype is dtypes.int64 or s.dtype is dtypes.bool for s in n.src)
 
 
 def split_over(k: Kernel, r: UOp, factor: int, kind: str, around: str = "") -> UOp:
@@ -197,7 +203,7 @@ def split_rounds(k: Kernel, r: UOp, depth: int) -> tuple[UOp, UOp]:
     n = size(r)
     turn = k.new_range(math.ceil(n / depth), "LOOP")
     inner = k.new_range(depth, r.arg.kind)
-    if n % depth: inner = k.new_range((n - turn * depth).min(depth), r.arg.kind)
+    if n % depth: inner = k.new_range(simplify((n - turn * depth).min(depth)), r.arg.kind)
     return turn * depth + inner, turn
 
 

@@ -154,13 +154,16 @@ def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], targe
 def round_depth(k: Kernel, s: Statement, lane: UOp | None, panels: list[UOp], target: Target) -> tuple[UOp, int] | None:
     """(axis, turns of a round) of a long sum that is better made in rounds: with panels, so that these stay in a cache; without, so that
     few far rows are read at once, each in one line, as prefetchers follow them."""
-    if lane is None or lane not in s.free or len(k.statements) != 2 or len(s.own) != 1 or s.node.arg.op is not Ops.ADD: return None
-    r, n = s.own[0], size(s.own[0])
-    if not panels and stays_near(k, s, lane, target): return None
+    if lane is None or lane not in s.free or len(k.statements) != 2 or s.node.arg.op is not Ops.ADD: return None
+    r, n, inner = s.own[0], size(s.own[0]), math.prod(size(r) for r in s.own[1:])
     if not panels:
+        if len(s.own) > 1 or stays_near(k, s, lane, target): return None
         far = any(a.step(lane) == 1 and is_far(a, s) and k.bytes(a) > target.l2_bytes for a in s.accesses)
         return (r, FEW_ROWS) if far and n >= 8 * FEW_ROWS else None
-    return (r, math.ceil(n / math.ceil(n / DEPTH))) if n > 2 * DEPTH else None
+    # a window's other operand lies in many far rows: in rounds those of one stay near from tile to tile (512 channels of 7x7: 0.7 to 0.85
+    # of the time), while one that is read along needs none
+    if len(s.own) > 1 and not any(a.step(lane) == 0 and is_far(a, s) for a in s.accesses): return None
+    return (r, math.ceil(n / math.ceil(n * inner / DEPTH))) if n * inner > 2 * DEPTH and n > 1 else None
 
 
 def stays_near(k: Kernel, s: Statement, lane: UOp, target: Target) -> bool:

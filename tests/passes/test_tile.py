@@ -40,7 +40,7 @@ def conv(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
 
 # (images, channels in, side, channels out, window, stride, padding): rows that no vector divides, one image and several, far rows
 CONVS = [(1, 64, 7, 96, 3, 1, 1), (2, 48, 14, 40, 3, 1, 1), (1, 3, 30, 20, 7, 2, 3), (3, 33, 9, 17, 1, 1, 0), (1, 40, 15, 64, 3, 2, 1),
-         (2, 20, 28, 24, 5, 1, 2), (1, 130, 12, 33, 1, 2, 0)]
+         (2, 20, 28, 24, 5, 1, 2), (1, 130, 12, 33, 1, 2, 0), (8, 130, 9, 64, 3, 1, 0)]
 
 
 @pytest.mark.parametrize("n,c,side,out,window,stride,padding", CONVS, ids=str)
@@ -63,8 +63,9 @@ def test_products(cpu, m, k, n, turned):
 def test_sums_in_rounds(cpu, b, m, k, n, dtype):
     rng = np.random.default_rng(0)
     x, y = (Tensor(rng.integers(-8, 9, s).astype("float32")).cast(dtype).realize() for s in ((b, m, k), (b, k, n)))
-    product = (x.matmul(y, dtype="float32") if dtype == "bfloat16" else x @ y) * 2 + 1
-    np.testing.assert_array_equal(product.numpy(), x.cast("float32").numpy().astype("f8") @ y.cast("float32").numpy() * 2 + 1)
+    product = ((x.matmul(y, dtype="float32") if dtype == "bfloat16" else x @ y) * 2 + 1).relu()
+    expected = x.cast("float32").numpy().astype("f8") @ y.cast("float32").numpy() * 2 + 1
+    np.testing.assert_array_equal(product.numpy(), np.maximum(expected, 0))
 
 
 def test_operands_are_widened_once():
