@@ -120,7 +120,7 @@ def test_every_thread_has_pieces(make, threads):
 @pytest.mark.parametrize("threads", [2, 3, 4])
 def test_few_pieces_are_as_many_for_each_thread(threads):
     """43 tiles in 5 pieces would leave one of two threads with 27 of them."""
-    program, = programs(data(256, 256) @ data(256, 256), threads=threads, l2_bytes=512 << 10)
+    program, = programs(data(256, 256) @ data(256, 128), threads=threads, l2_bytes=384 << 10)
     assert program.grid[0] % threads == 0
 
 
