@@ -44,6 +44,7 @@ TENSOR_FLOW = (
     Pass("order by keys", "sorting would compare floats with all their cases, and order everything to find the first few", order.order_by_keys, "TENSOR"),
     Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there", windows.fold_to_windows, "TENSOR"),
     Pass("normalise last", "softmax's weights would be divided one by one before they are summed with", prepare.normalise_last, "TENSOR"),
+    Pass("bound exponents", "softmax's exponentials would be made ready for overflow, which never comes", prepare.bound_exponents, "TENSOR"),
     Pass("simplify shapes", "every needless view costs index arithmetic in a kernel", rules(algebra.shapes), "TENSOR"),
     Pass("split long reductions", "one core would sum alone while the others wait", prepare.split_reductions, "TENSOR"),
     Pass("choose stores", "every value is stored once, staged in a kernel or recomputed: somebody must say which", fuse.choose_stores, "TENSOR"),

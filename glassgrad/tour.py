@@ -40,6 +40,7 @@ ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression 
     "simplify": ("a graph that was scheduled from simple views is simple", "Tensor.empty(8) * 1.0 + 0.0"),
     "pair products": ("nothing here multiplies small integers",
                       "Tensor.empty(32, 32, dtype='int8').matmul(Tensor.empty(32, 32, dtype='int8'), dtype='int32')"),
+    "simplify indices": ("its axes are split where nothing has to be divided", "Tensor.empty(1000).cat(Tensor.empty(24)) + 1"),
     "lower dtypes": ("the target computes in float32", "Tensor.empty(64, dtype='bfloat16') + 1"),
 }
 """The tour follows these too, so that no pass stands in the list without an example."""

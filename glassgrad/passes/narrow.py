@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from glassgrad.passes.algebra import simplify
 from glassgrad.passes.linearize import affine
+from glassgrad.passes.transcend import exponent
 from glassgrad.target.target import Target
 from glassgrad.uop.infer import bounds
 from glassgrad.uop.ops import Ops
@@ -115,8 +116,8 @@ class _Narrower:
             inside = toposort((x,), stop=lambda n: n.op is not Ops.MUL)
             return [limit for f in inside if f.op is not Ops.MUL for limit in self.limits(f, False)]
         # where the maximum too is -inf, or NaN, all of the row is NaN
-        if x.op is Ops.EXP and x.src[0].op is Ops.SUB and not low:
-            y, m = x.src[0].src
+        if x.op is Ops.EXP and exponent(x).op is Ops.SUB and not low:
+            y, m = exponent(x).src
             return self.limits(y, True) if m.op is Ops.REDUCE and m.arg.op is Ops.MAX and loads(m.src[0]) == loads(y) else []
         return []
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from glassgrad.passes.algebra import simplify
 from glassgrad.passes.axes import replace_axes
+from glassgrad.passes.transcend import exponent
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.ops import Ops, ScratchArg
@@ -55,9 +56,10 @@ def online_softmax(sink: UOp, target: Target) -> UOp:
 
 def find_row(after: UOp, users: dict[UOp, list[UOp]]) -> Row | None:
     """The row whose exponentials stand in scratch `after`, if all that is made of them and for them allows rounds."""
-    if (end := filled(after)) is None or (e := end.src[0].src[2]).op is not Ops.EXP or e.src[0].op is not Ops.SUB: return None
-    y, peak = e.src[0].src
-    if peak.op is not Ops.REDUCE or peak.arg.op is not Ops.MAX or users[peak] != [e.src[0]] or len(peak.src) != 2: return None
+    if (end := filled(after)) is None or (e := end.src[0].src[2]).op is not Ops.EXP: return None
+    if (gap := exponent(e)).op is not Ops.SUB: return None
+    y, peak = gap.src
+    if peak.op is not Ops.REDUCE or peak.arg.op is not Ops.MAX or users[peak] != [gap] or len(peak.src) != 2: return None
     fills, n = [after], after.src[0].arg.size
     inside = {m for s in (y, peak.src[0]) for m in s.toposort(stop=lambda m: m.op is Ops.AFTER) if m.op is Ops.AFTER and filled(m) is not None}
     fills += [m for m in inside if m.src[0].arg.size == n]
@@ -94,7 +96,7 @@ def in_rounds(sink: UOp, row: Row, size: int, order: list[UOp], free: dict[UOp, 
     before = started.where(UOp(Ops.LOAD, dtype, (peaks, at, started)), UOp.const(dtype, dtype.min))
     made = one_round(sink, row, size, turn, walks, before)
     peak = made[row.peak]
-    factor = (before - peak).exp()
+    factor = (before - peak).alu(Ops.MIN, UOp.const(dtype, 0.0)).exp()
     effects: list[UOp] = []
     totals: dict[UOp, tuple[UOp, UOp]] = {}
     for s in row.sums:      # each has a place for every coordinate of the tile and of the loops that it alone is in

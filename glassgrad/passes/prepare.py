@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from glassgrad.passes.linearize import identity
+from glassgrad.passes.transcend import exponent
 from glassgrad.passes.views import TRUE, Axes, Index, move
 from glassgrad.target.target import Target
 from glassgrad.uop.ops import Ops, ReduceArg
@@ -57,9 +58,31 @@ def _weights(n: UOp, x: UOp, users: dict[UOp, list[UOp]]) -> tuple[tuple[UOp, UO
         x, idx = x.src[0], move(x, idx, TRUE)[0]
     if x.op is not Ops.MUL or len(users[x]) > 1: return None
     for e, r in (x.src, x.src[::-1]):
-        if e.op is Ops.EXP and e.src[0].op is Ops.SUB and r.op is Ops.EXPAND:
+        if e.op is Ops.EXP and exponent(e).op is Ops.SUB and r.op is Ops.EXPAND:
             if not any(i in summed for j in move(r, idx, TRUE)[0] for i in j.toposort()): return (e, r), views
     return None
+
+
+def bound_exponents(sink: UOp, target: Target) -> UOp:
+    """exp(x - maximum of x) -> exp(min(x - maximum of x, 0)): the same, and what exp is made of sees that no result is large."""
+    order = sink.toposort()
+    if not any(n.op is Ops.EXP for n in order): return sink
+    memo: dict[UOp, UOp] = {}
+    for n in order:
+        src = tuple(memo[s] for s in n.src)
+        if n.op is Ops.EXP and n.src[0].op is Ops.SUB and _is_from_maximum(*n.src[0].src): src = (src[0].alu(Ops.MIN, UOp.const(n.dtype, 0.0)),)
+        memo[n] = n if src == n.src else n.replace(src=src)
+    return memo[sink]
+
+
+def _is_from_maximum(x: UOp, m: UOp) -> bool:
+    """Whether `m` is at each place the maximum of a run of `x` that goes through there."""
+    axes = Axes({})
+    at = idx = tuple(axes.new(k) for k in x.shape)
+    while m.op in (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE, Ops.DETACH):
+        if m.op is not Ops.DETACH: idx = move(m, idx, TRUE)[0]
+        m = m.src[0]
+    return m.op is Ops.REDUCE and m.arg.op is Ops.MAX and m.src[0] is x and idx == tuple(i for a, i in enumerate(at) if a not in m.arg.axes)
 
 
 def _moved(x: UOp, views: list[UOp]) -> UOp:

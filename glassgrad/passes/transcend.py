@@ -20,6 +20,7 @@ from collections.abc import Callable
 from glassgrad.target.target import Target
 from glassgrad.uop.bits import compute_dtype
 from glassgrad.uop.dtype import TABLE, DType
+from glassgrad.uop.infer import is_const
 from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
@@ -64,6 +65,7 @@ POLYNOMIALS = {  # name: coefficients for float32 and float64, lowest power firs
 
 ROOT_HALF_BITS = {"float32": 0x3F3504F3, "float64": 0x3FE6A09E667F3BCD}
 FRACTION_BITS = 1400           # of pi: float64 needs 971 bits to find the window and 192 more inside it
+NEAR = {(True, False): 2.0 ** 16, (True, True): 2.0 ** 27, (False, False): 2.0 ** 12, (False, True): 2.0 ** 20}   # fma, float64: |x| below
 TANH_SPLIT, ERF_SPLIT = 0.5625, 0.9375
 
 
@@ -89,7 +91,6 @@ class Arithmetic:
         self.sign = 1 << dtype.bits - 1
         self.inf_bits = ((1 << dtype.exponent) - 1) << self.digits
         self.magic = 1.5 * 2.0 ** self.digits
-        self.magic_bits = self.bias + self.digits << self.digits | 1 << self.digits - 1
         self.is_double = dtype.bits == 64
 
     def const(self, x: float) -> UOp: return UOp.const(self.dtype, x)
@@ -112,25 +113,34 @@ class Arithmetic:
         for c in reversed(rest): y = self.add_mul(y, x, c)
         return y
 
-    def clamp(self, x: UOp, lo: float | None, hi: float) -> UOp:
-        """Two instructions; NaN stays NaN."""
-        x = (x > hi).where(self.const(hi), x)
-        return x if lo is None else (x < lo).where(self.const(lo), x)
+    def clamp(self, x: UOp, lo: float, hi: float) -> UOp:
+        """One instruction for each limit that may be passed; NaN stays NaN."""
+        least, most = span(x)
+        if most > hi: x = (x > hi).where(self.const(hi), x)
+        return (x < lo).where(self.const(lo), x) if least < lo else x
 
-    def nearest(self, x: UOp, factor: float | None = None) -> tuple[UOp, UOp]:
-        """(t, n): n is x * factor rounded to an integer, as a float; t holds it in its low bits."""
-        t = x + self.magic if factor is None else self.add_mul(x, factor, self.magic)
-        return t, t - self.magic
+    def nearest(self, x: UOp, factor: float | None = None, more: int = 0) -> tuple[UOp, UOp]:
+        """(t, n): n is x * factor rounded to an integer, as a float; t holds n + more in its low bits."""
+        magic = self.magic + more
+        t = x + magic if factor is None else self.add_mul(x, factor, magic)
+        return t, t - magic
 
-    def scale(self, p: UOp, t: UOp) -> UOp:
-        """p * 2**n for the n in the low bits of t; in two halves, so that results may be subnormal or infinite."""
-        twice = self.bits(t) - (self.magic_bits - 2 * self.bias)
-        half = twice >> 1
-        return p * self.value(half << self.digits) * self.value((twice - half) << self.digits)
+    def power_of_two(self, limits: tuple[float, float], unit: float = 1.0) -> tuple[int, Callable[[UOp, UOp], UOp]]:
+        """(more, scale) for numbers n within limits * unit: scale(p, t) is p * 2**n, subnormal or infinite if need be, for the t of
+        nearest(..., more). Whatever stands above the exponent in t is shifted out."""
+        lo, hi = math.floor(limits[0] * unit), math.ceil(limits[1] * unit)
+        bias, digits = self.bias, self.digits
+        up = 2 - bias - lo if lo < 1 - bias else min(0, bias - hi)
+        if 1 - bias <= lo + up and hi + up <= bias:                     # p * 2**(n + up) is normal: times 2**-up it is rounded once
+            def in_one(p: UOp, t: UOp) -> UOp:
+                p = p * self.value(self.bits(t) << digits)
+                return p * 2.0 ** -up if up else p
+            return bias + up, in_one
 
-    def scale_normal(self, p: UOp, t: UOp) -> UOp:
-        """p * 2**n where 2**n and the result are normal."""
-        return p * self.value(self.bits(t) - (self.magic_bits - self.bias) << self.digits)
+        def in_halves(p: UOp, t: UOp) -> UOp:
+            half = self.bits(t) >> 1
+            return p * self.value(half << digits) * self.value(self.bits(t) - half << digits)
+        return 2 * bias, in_halves
 
     def two_sum(self, x: UOp, y: UOp) -> tuple[UOp, UOp]:
         """x + y without error as (sum, rest), for |x| >= |y| or x = 0."""
@@ -191,25 +201,55 @@ def parts(name: str, *digits: int) -> tuple[float, ...]:
     return tuple(out)
 
 
+def span(x: UOp, depth: int = 4) -> tuple[float, float]:
+    """Limits between which a float lies unless it is NaN, as its last few operations show: what was clamped need not be clamped again."""
+    if x.op is Ops.CONST and x.arg == x.arg: return x.arg, x.arg
+    if depth and x.op in (Ops.MIN, Ops.MAX): return tuple(map(x.op.py, *(span(s, depth - 1) for s in x.src)))  # type: ignore[return-value]
+    if x.op is Ops.BITCAST and x.src[0].op is Ops.AND and is_const(x.src[0].src[1], (1 << x.dtype.bits - 1) - 1): return 0.0, math.inf
+    if depth and x.op is Ops.ADD: return tuple(map(sum, zip(*(span(s, depth - 1) for s in x.src))))  # type: ignore[return-value]
+    if depth and x.op is Ops.NEG: return tuple(-v for v in reversed(span(x.src[0], depth - 1)))  # type: ignore[return-value]
+    if depth and x.op is Ops.CAST and x.src[0].dtype.is_float and x.src[0].dtype.bits < x.dtype.bits: return span(x.src[0], depth - 1)
+    if depth and x.op is Ops.WHERE and x.src[0].op in (Ops.CMPLT, Ops.CMPLE):
+        (small, large), yes, no = x.src[0].src, *x.src[1:]
+        (a, b), (c, d) = (_where_less(v, *pair, depth - 1) for v, pair in ((yes, (small, large)), (no, (large, small))))
+        return min(a, c), max(b, d)
+    return -math.inf, math.inf
+
+
+def exponent(n: UOp) -> UOp:
+    """The x of exp(x), also where it is written exp(min(x, 0)) because x is known to be at most 0."""
+    x = n.src[0]
+    return x.src[0] if x.op is Ops.MIN and is_const(x.src[1], 0) else x
+
+
+def _where_less(x: UOp, small: UOp, large: UOp, depth: int) -> tuple[float, float]:
+    """span(x) where small <= large, of which it may be one, or one negated."""
+    if x.op is Ops.NEG and x.src[0] in (small, large):
+        lo, hi = _where_less(x.src[0], small, large, depth)
+        return -hi, -lo
+    lo, hi = span(x, depth)
+    if x is small: hi = min(hi, span(large, depth)[1])
+    if x is large: lo = max(lo, span(small, depth)[0])
+    return lo, hi
+
+
 # ---- exponentials ----------------------------------------------------------------------------------------------------------------
-def exp_reduced(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
-    """(p, t) with exp(x) = p * 2**t: x = n ln2 + r, |r| <= ln2 / 2; n * high is exact also without a fused multiply-add."""
-    high, low = parts("ln2", a.digits - 10 if not a.is_double else a.digits - 11, a.digits + 1)
-    t, n = a.nearest(x, *parts("1/ln2", 53))
-    r = a.add_mul(n, -low, a.add_mul(n, -high, x))
-    return a.polynomial("EXP", r), t
-
-
 def exp(a: Arithmetic, x: UOp) -> UOp:
-    """e**x: the exponent split off, the rest by a polynomial."""
-    return a.scale(*exp_reduced(a, a.clamp(x, *((-746.0, 710.0) if a.is_double else (-104.0, 89.0)))))
+    """e**x = p * 2**n: x = n ln2 + r, |r| <= ln2 / 2, p a polynomial of r; n * high is exact also without a fused multiply-add."""
+    high, low = parts("ln2", a.digits - 10 if not a.is_double else a.digits - 11, a.digits + 1)
+    unit, = parts("1/ln2", 53)
+    x = a.clamp(x, *((-746.0, 710.0) if a.is_double else (-104.0, 89.0)))
+    more, scale = a.power_of_two(span(x), unit)
+    t, n = a.nearest(x, unit, more)
+    return scale(a.polynomial("EXP", a.add_mul(n, -low, a.add_mul(n, -high, x))), t)
 
 
 def exp2(a: Arithmetic, x: UOp) -> UOp:
     """2**x: the whole part in the exponent, the rest by a polynomial."""
     x = a.clamp(x, *((-1076.0, 1024.0) if a.is_double else (-151.0, 128.0)))
-    t, n = a.nearest(x)
-    return a.scale(a.polynomial("EXP2", x - n), t)
+    more, scale = a.power_of_two(span(x))
+    t, n = a.nearest(x, None, more)
+    return scale(a.polynomial("EXP2", x - n), t)
 
 
 # ---- logarithms ------------------------------------------------------------------------------------------------------------------
@@ -262,8 +302,9 @@ def cos(a: Arithmetic, x: UOp) -> UOp: return sin_quadrant(a, x, 1)
 
 def sin_quadrant(a: Arithmetic, x: UOp, turn: int) -> UOp:
     """sin(x + turn * pi/2), from |x| = q pi/2 + r, |r| <= pi/4: sine or cosine of r with a sign, by q modulo 4."""
-    size = a.abs(x)
-    q, r = quadrant(a, size)
+    least, most = span(x)
+    is_near, size = max(-least, most) <= NEAR[a.fma, a.is_double], a.abs(x)
+    q, r = (near_quadrant if is_near else quadrant)(a, size)
     z = r * r
     sine = a.add_mul(r * z, a.polynomial("SIN", z), r)
     cosine = a.add_mul(z * z, a.polynomial("COS", z), a.add_mul(z, -0.5, 1.0))
@@ -271,23 +312,29 @@ def sin_quadrant(a: Arithmetic, x: UOp, turn: int) -> UOp:
     y = (q & 1).eq(0).where(sine, cosine)
     flip = (q >> 1) << a.dtype.bits - 1
     if not turn: flip = flip ^ a.sign_of(x)
-    return (size < float("inf")).where(a.value(a.bits(y) ^ flip), float("nan"))
+    y = a.value(a.bits(y) ^ flip)
+    return y if is_near else (size < float("inf")).where(y, float("nan"))
 
 
 def quadrant(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
     """(q, r) for x >= 0: q modulo 4 in the two low bits of an integer whose other bits mean nothing."""
-    if a.fma: digits, limit = (a.digits + 1,) * 3, 2.0 ** (27 if a.is_double else 16)
-    else: digits, limit = ((33, 33, 33, 53), 2.0 ** 20) if a.is_double else ((12, 12, 12, 24), 2.0 ** 12)
+    near_q, near_r = near_quadrant(a, x)
+    far_q, far_r = far_quadrant(a, x)
+    is_near = x <= NEAR[a.fma, a.is_double]
+    return is_near.where(near_q, far_q), is_near.where(near_r, far_r)
+
+
+def near_quadrant(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
+    """quadrant() for |x| <= NEAR."""
+    if a.fma: digits = (a.digits + 1,) * 3
+    else: digits = (33, 33, 33, 53) if a.is_double else (12, 12, 12, 24)
     t, n = a.nearest(x, *parts("2/pi", 53))
     *leads, last = parts("pi/2", *digits)
     r, lost = x, n * -last
     for p in leads:                                            # the leading digits cancel
         before, r = r, a.add_mul(n, -p, r)
         if not a.fma: lost = lost + (before - r - n * p)       # what rounding loses
-    r = a.add_mul(n, -last, r) if a.fma else r + lost
-    far_q, far_r = far_quadrant(a, x)
-    is_near = x <= limit
-    return is_near.where(a.bits(t), far_q), is_near.where(r, far_r)
+    return a.bits(t), a.add_mul(n, -last, r) if a.fma else r + lost
 
 
 def far_quadrant(a: Arithmetic, x: UOp) -> tuple[UOp, UOp]:
@@ -367,8 +414,8 @@ def tanh(a: Arithmetic, x: UOp) -> UOp:
     size = a.abs(x)
     z = size * size
     near = a.add_mul(size * z, a.polynomial("TANH", z), size)
-    top = a.clamp(size, None, 20.0 if a.is_double else 10.0)
-    e = a.scale_normal(*exp_reduced(a, top + top))
+    top = a.clamp(size, 0.0, 20.0 if a.is_double else 10.0)
+    e = exp(a, top + top)
     far = a.add_mul(a.const(1.0) / (e + 1.0), -2.0, 1.0)
     return a.with_sign((size < TANH_SPLIT).where(near, far), a.sign_of(x))
 
@@ -377,9 +424,10 @@ def erf(a: Arithmetic, x: UOp) -> UOp:
     """|x| < 15/16: x + x P(x**2); else 1 - 2**G(|x|), G a polynomial for log2(erfc)."""
     size = a.abs(x)
     near = a.add_mul(size, a.polynomial("ERF", size * size), size)
-    g = a.polynomial("ERFC", a.clamp(size, None, 6.0 if a.is_double else 4.0))
-    t, n = a.nearest(g)
-    far = a.const(1.0) - a.scale_normal(a.polynomial("EXP2", g - n), t)
+    g = a.polynomial("ERFC", a.clamp(size, 0.0, 6.0 if a.is_double else 4.0))
+    more, scale = a.power_of_two((-64, 0))                     # erfc(6) is 2**-55
+    t, n = a.nearest(g, None, more)
+    far = a.const(1.0) - scale(a.polynomial("EXP2", g - n), t)
     return a.with_sign((size < ERF_SPLIT).where(near, far), a.sign_of(x))
 
 
@@ -395,8 +443,9 @@ def power(a: Arithmetic, x: UOp, y: UOp) -> UOp:
     lo, hi = (-1080.0, 1030.0) if a.is_double else (-160.0, 130.0)
     is_far = (ph < lo) | (ph > hi)
     ph = a.clamp(ph, lo, hi)
-    t, n = a.nearest(ph)
-    r = a.scale(a.polynomial("EXP2", ph - n + is_far.where(a.const(0.0), pl)), t)
+    more, scale = a.power_of_two((lo, hi))
+    t, n = a.nearest(ph, None, more)
+    r = scale(a.polynomial("EXP2", ph - n + is_far.where(a.const(0.0), pl)), t)
     is_zero, below = size.eq(0.0), y < 0.0
     r = (is_zero | size.eq(inf)).where((is_zero ^ below).where(a.const(0.0), inf), r)
     half = y * 0.5

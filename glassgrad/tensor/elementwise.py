@@ -141,6 +141,7 @@ def _int_power(x: UOp, y: UOp, constant: Any) -> UOp:
 
 # ---- functions of one variable -----------------------------------------------------------------------------------------------------
 def detach(x: UOp) -> UOp: return UOp(Ops.DETACH, x.dtype, (x,))
+def with_gradient_of(x: UOp, surrogate: UOp) -> UOp: return UOp(Ops.SURROGATE, x.dtype, (x, surrogate))
 
 
 # where() with a branch on the side of zero, not abs(), keeps the gradient at zero the true one
@@ -221,7 +222,12 @@ def _round(x: UOp) -> UOp:
     away = (size > 0.5) | (size.eq(0.5) & odd)
     return away.where(t + (x < 0).where(x.const_like(-1), 1), t)
 
-def _gelu_tanh(x: UOp) -> UOp: return x * 0.5 * ((x * (x * x * 0.044715 + 1) * math.sqrt(2 / math.pi)).alu(Ops.TANH) + 1)
+def _gelu_tanh(x: UOp) -> UOp:
+    """x (1 + tanh(u)) / 2 as x / (1 + exp(-2u)): one exponential instead of tanh's two branches, and no digits lost for x < 0."""
+    def odd(c: float) -> UOp: return x * (x * x * (0.044715 * c) + c)
+    c = math.sqrt(2 / math.pi)
+    small = odd(-2 / math.log(2) * c).alu(Ops.MAX, x.const_like(-64.0))          # 1 + less than 2**-64 is 1
+    return with_gradient_of(x / (small.exp2() + 1), x * 0.5 * (odd(c).alu(Ops.TANH) + 1))   # exp2 may overflow: its gradient would be NaN
 def _gelu_erf(x: UOp) -> UOp: return x * 0.5 * ((x * (1 / math.sqrt(2))).alu(Ops.ERF) + 1)
 def _clamp(x: UOp, lo: Any, hi: Any) -> UOp:
     if lo is not None: x = (x < lo).where(x.const_like(lo), x)

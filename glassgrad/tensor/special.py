@@ -8,7 +8,7 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-from glassgrad.tensor.elementwise import align, detach, power
+from glassgrad.tensor.elementwise import align, detach, power, with_gradient_of
 from glassgrad.tensor.elementwise import atan as atan_of
 from glassgrad.uop.bits import bits_dtype
 from glassgrad.uop.dtype import dtypes, promote
@@ -29,9 +29,6 @@ def series(x: UOp, coefficients: tuple[float, ...]) -> UOp:
     out: UOp = x.const_like(coefficients[-1])
     for c in reversed(coefficients[:-1]): out = out * x + c
     return out
-
-
-def with_gradient_of(x: UOp, surrogate: UOp) -> UOp: return UOp(Ops.SURROGATE, x.dtype, (x, surrogate))
 
 
 # ---- the gamma family ------------------------------------------------------------------------------------------------------------------

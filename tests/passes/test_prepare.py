@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from glassgrad import Tensor
+from glassgrad.passes.prepare import bound_exponents
 from glassgrad.show import follow
 from glassgrad.target.llvm import cpu_target
+from glassgrad.uop.uop import UOp
 
 VIEWS = {
     "plain": lambda x, permute: x, "transposed": lambda x, permute: permute(2, 0, 1), "swapped": lambda x, permute: permute(0, 2, 1),
@@ -36,6 +38,16 @@ def test_the_sum_of_a_view_walks_through_memory_in_order():
 def test_narrow_rows_are_added_side_by_side():
     (_, _, program), *_ = follow(Tensor.empty(61000, 3).sum(0), cpu_target("+avx2,+fma")).kernels
     assert all(n.dtype.lanes == 8 for n in program.uops if n.op.name == "LOAD")
+
+
+@pytest.mark.parametrize("f, bounded", [
+    (lambda x: x.softmax(-1), True), (lambda x: x.softmax(0), True), (lambda x: x.log_softmax(1), True), (lambda x: x.T.softmax(0), True),
+    (lambda x: (x - x.max(1, keepdim=True)).exp(), True), (lambda x: (x - x.max(0)).exp(), True),
+    (lambda x: (x - x.max(2).unsqueeze(1)).exp(), False), (lambda x: (x - x.max((1, 2)).reshape(1, 1, 4)).exp(), False),
+    (lambda x: (x - x.min(1, keepdim=True)).exp(), False), (lambda x: (x * 2 - x.max()).exp(), False)])
+def test_only_exponents_below_their_maximum_are_bounded(f, bounded):
+    sink = bound_exponents(UOp.sink(f(Tensor.empty(4, 4, 4)).uop), cpu_target("+avx2,+fma"))
+    assert any(n.op.name == "MIN" for n in sink.toposort()) is bounded
 
 
 def test_parts_are_the_same_for_any_number_of_threads():

@@ -8,7 +8,7 @@ import scipy.special
 from numpy_eval import evaluate, ulp_error
 
 from glassgrad.passes import algebra
-from glassgrad.passes.transcend import FUNCTIONS, POLYNOMIALS, transcend
+from glassgrad.passes.transcend import FUNCTIONS, POLYNOMIALS, span, transcend
 from glassgrad.rewrite.driver import rewrite
 from glassgrad.target.python import python_target
 from glassgrad.uop.bits import bits_to_float, round_to
@@ -100,6 +100,38 @@ def test_small_floats_on_all_values(name, row):
     with np.errstate(all="ignore"): error = np.abs(got.astype("f8") - want) / unit
     same = (got == exact) | (np.isnan(got) & np.isnan(exact))
     assert (same | (error <= 0.51)).all(), f"{name} {row.name}: {error[~same].max()} at {x[~same][:4]}"
+
+
+CLAMPED = [("EXP", None, 0), ("EXP", 0, None), ("EXP", -80, 80), ("EXP", -90, 0), ("EXP2", -64, None), ("EXP2", None, -1), ("EXP2", -126, 126),
+           ("SIN", -8, 8), ("COS", -4000, 100), ("SIN", -3e5, 8)]
+
+
+@pytest.mark.parametrize("target", [FUSED, PLAIN], ids=["fma", "plain"])
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64], ids=lambda d: d.name)
+@pytest.mark.parametrize("name, lo, hi", CLAMPED)
+def test_what_is_clamped_takes_a_shorter_way_to_the_same(name, lo, hi, dtype, target):
+    n = x = leaf(dtype)
+    if lo is not None: x = (x < lo).where(x.const_like(lo), x)
+    if hi is not None: x = x.alu(Ops.MIN, x.const_like(hi))
+    clamped, plain = (transcend(UOp(getattr(Ops, name), dtype, (v,)), target) for v in (x, n))
+    values = np.concatenate([inputs(name, dtype, 20_000), np.random.default_rng(1).uniform(lo or -120, hi or 120, 20_000).astype(dtype.np_name)])
+    with np.errstate(all="ignore"): values = np.clip(values, lo, hi).astype(dtype.np_name)
+    got, whole = evaluate(clamped, {n: values}, target.fma), evaluate(plain, {n: values}, target.fma)
+    with np.errstate(all="ignore"):
+        want = REFERENCE[name][0](values.astype("f8" if dtype is dtypes.float32 else LONG))
+        assert ulp_error(got, want).max() <= 2.0
+    np.testing.assert_array_equal(np.signbit(got[got == 0]), np.signbit(whole[got == 0]))
+    assert len(clamped.toposort()) <= len(plain.toposort()) + 5             # the clamps themselves
+
+
+@pytest.mark.parametrize("x, limits", [
+    (lambda x: x, (-np.inf, np.inf)), (lambda x: (x < 0).where(-x, x), (0, np.inf)), (lambda x: (x >= 0).where(-x, x), (-np.inf, 0)),
+    (lambda x: (x < -2).where(x.const_like(-2), x), (-2, np.inf)), (lambda x: x.alu(Ops.MIN, x.const_like(3.0)), (-np.inf, 3)),
+    (lambda x: (x < 0).where(x, -x), (-np.inf, 0)), (lambda x: (x < 1).where(x.const_like(-2), x), (-2, np.inf)),
+    (lambda x: (x < 1).where(x, x.const_like(5)), (-np.inf, 5)), (lambda x: -x.alu(Ops.MAX, x.const_like(1.0)), (-np.inf, -1)),
+    (lambda x: x.cast(dtypes.float64).alu(Ops.MIN, UOp.const(dtypes.float64, 3.0)).cast(dtypes.float32), (-np.inf, np.inf))])
+def test_span(x, limits):
+    assert span(x(leaf(dtypes.float32))) == limits
 
 
 @pytest.mark.parametrize("name", REFERENCE)
