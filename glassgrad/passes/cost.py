@@ -88,38 +88,35 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     staged = {a.node: panel_fill(a, s, lane, target) for a in s.accesses} if lane is not None and lane in s.free else {}
     turns, unrolled = chain(s, [a for a in s.accesses if staged.get(a.node) is None])
     turn = 0.75 / unrolled + 3 / turns
-    ops: list[tuple[Access, int, float, int]] = []      # access, copies of the fixed tile, cycles of one copy, bytes it streams
+    ops: list[tuple[Access, int, float, int]] = []      # access, copies of the fixed tile, cycles of their loads, bytes they stream
     for a in {a.value: a for a in reversed(s.accesses)}.values() if any(f is not None for f in staged.values()) else s.accesses:
         moves = lane is not None and a.depends(lane)
         load = 1.0 if staged.get(a.node) is not None or not moves else load_cycles(a, lane, lanes)  # type: ignore[arg-type]
-        ops.append((a, math.prod(f for r, f in given.items() if a.depends(r)), load, lanes * a.value.dtype.itemsize if moves else 0))
+        copies = math.prod(f for r, f in given.items() if a.depends(r))
+        ops.append((a, copies, copies * load, copies * lanes * a.value.dtype.itemsize if moves else 0))
     base = math.prod(given.values())
-
-    def score(x: UOp | None, fx: int, y: UOp | None, fy: int) -> float:
-        accs, loads, streamed, live = base * fx * fy, 0.0, 0, 1 << 30
-        for a, copies, load, stream in ops:
-            if x is not None and a.depends(x): copies *= fx
-            if y is not None and a.depends(y): copies *= fy
-            loads += copies * load
-            streamed += copies * stream
-            live = min(live, copies)
-        if accs + live + 1 > target.registers: return math.inf
-        cycles = max(accs / 2, loads * LOAD, streamed / STREAM, 4.0 if accs < 8 else 0.0) + turn
-        for r, f in ((x, fx), (y, fy)):
-            if r is not None: cycles *= waste(size(r), f * lanes if r is lane else f)
-        if lane is not None and lane is not x and lane is not y and lane not in given: cycles *= waste(size(lane), lanes)
-        return cycles / accs
-    best = (score(None, 1, None, 1), {}) # type: tuple[float, dict[UOp, int]]
-    if best[0] is math.inf: best = (float(base), {})
+    ends = waste(size(lane), lanes) if lane is not None and lane not in given else 1.0
+    wasted = {r: [waste(size(r), f * lanes if r is lane else f) for f in FACTORS] for r in ways}
+    best: tuple[float, dict[UOp, int]] = (math.inf, {})
     readers = {r: [a.depends(r) for a in s.accesses] for r in ways}      # two axes that the same operands read tile no better than one
-    for i, x in enumerate(ways):
-        for y in [y for y in ways[i + 1:] if readers[y] != readers[x]] or (None,):
-            for fx in FACTORS:
-                if fx > extent[x] or base * fx >= target.registers: break
-                for fy in FACTORS if y is not None else (1,):
-                    if base * fx * fy >= target.registers or y is not None and fy > extent[y]: break
-                    sc = score(x, fx, y, fy)
-                    if sc < best[0] * 0.999: best = (sc, {x: fx} | ({y: fy} if y is not None else {}))
+    pairs = [(x, y) for i, x in enumerate(ways) for y in [y for y in ways[i + 1:] if readers[y] != readers[x]] or (None,)]
+    for x, y in pairs or [(None, None)]:
+        loads, streamed, copies = [0.0] * 4, [0] * 4, [1 << 30] * 4      # of what neither axis moves, x does, y does, both do
+        for a, n, load, stream in ops:
+            i = (x is not None and a.depends(x)) + 2 * (y is not None and a.depends(y))
+            loads[i], streamed[i], copies[i] = loads[i] + load, streamed[i] + stream, min(copies[i], n)
+        rest = 1.0 if lane is x or lane is y else ends
+        for fx, wx in zip(FACTORS, wasted[x]) if x is not None else ((1, 1.0),):
+            if fx > 1 and (fx > extent[x] or base * fx >= target.registers): break
+            for fy, wy in zip(FACTORS, wasted[y]) if y is not None else ((1, 1.0),):
+                accs = base * fx * fy
+                if fy > 1 and (accs >= target.registers or fy > extent[y]): break
+                if accs + min(copies[0], copies[1] * fx, copies[2] * fy, copies[3] * fx * fy) + 1 > target.registers: continue
+                moved = (loads[0] + loads[1] * fx + (loads[2] + loads[3] * fx) * fy) * LOAD
+                stream = (streamed[0] + streamed[1] * fx + (streamed[2] + streamed[3] * fx) * fy) / STREAM
+                sc = (max(accs / 2, moved, stream, 4.0 if accs < 8 else 0.0) + turn) * wx * wy * rest / accs
+                if sc < best[0] * 0.999: best = (sc, {x: fx, y: fy})
+    if best[0] is math.inf: best = (float(base), {})
     cycles = s.trips / lanes * best[0] + sum(f for f in staged.values() if f is not None)
     if lane is not None and lane in s.own: cycles += math.prod(size(r) for r in s.free) * 2.5 * math.log2(max(lanes, 2))
     return cycles, {r: f for r, f in best[1].items() if f > 1}
