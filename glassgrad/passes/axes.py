@@ -45,10 +45,10 @@ class Statement:
     accesses: list[Access] = field(default_factory=list)
     flops: int = 0
     others: int = 0             # operations on integers that are no places
-    @property
-    def axes(self) -> frozenset[UOp]: return self.free | frozenset(self.own)
-    @property
-    def trips(self) -> int: return math.prod(size(r) for r in self.axes)
+    @cached_property
+    def axes(self) -> frozenset[UOp]: return self.free.union(self.own)
+    @cached_property
+    def trips(self) -> int: return math.prod(map(size, self.axes))
 
 
 def size(r: UOp) -> int:
@@ -93,10 +93,10 @@ class Kernel:
     def _statement(self, n: UOp) -> Statement:
         """What stands directly in `n`: everything below it that no other closer encloses and that changes in its loops."""
         s = Statement(n, tuple(r for r in n.src[1:] if r.op is Ops.RANGE), self.free[n])
-        own = frozenset(s.own)
-        for m in toposort((n.src[0],), stop=lambda m: m.op in CLOSERS):
-            if m.op in CLOSERS: continue
-            if own and not (self.free[m] & own): continue
+        own, free = frozenset(s.own), self.free
+        is_outside = (lambda m: m.op in CLOSERS or free[m].isdisjoint(own)) if own else lambda m: m.op in CLOSERS
+        for m in toposort((n.src[0],), stop=is_outside):
+            if is_outside(m): continue
             if m in self.accesses: s.accesses.append(self.accesses[m])
             elif m.op.is_alu and m.dtype.is_float: s.flops += m.op.cost
             elif m.op.is_alu and m.dtype is not dtypes.int64 and not m.dtype.is_bool: s.others += m.op.cost

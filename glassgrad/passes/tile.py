@@ -50,19 +50,14 @@ def tile(sink: UOp, target: Target) -> UOp:
 def registers_and_lanes(k: Kernel, target: Target, asked: Tiling) -> Kernel:
     """Choose the SIMD axes, then register tiles for what is reused or long; the kernel that comes back has its whole Tiling as arg."""
     if k.root.op is not Ops.END:
-        return own_lanes(with_tiling(k, asked._replace(cycles=sum(best_lane(s, s.own, target)[0] for s in k.statements))), target)
+        return own_lanes(Kernel(k.sink.replace(arg=asked._replace(cycles=sum(best_lane(s, s.own, target)[0] for s in k.statements)))), target)
     best, is_flat = None if asked.flat else make_plan(k, target, asked), False
     if best is None or asked.flat is None and best.cost > 1.15 * least_cycles(k, target):
         flat = flat_output(k)
         if flat is None and best is None: raise CompilerBug("tile: a tiling asks for short rows that count on, the kernel has none")
         other = make_plan(Kernel(flat), target, asked) if flat is not None else None
         if best is None or other is not None and other.cost < best.cost: best, is_flat = other, True
-    return own_lanes(with_tiling(best.apply(target), best.tiling(is_flat, asked.chunks or CHUNKS)), target)
-
-
-def with_tiling(k: Kernel, tiling: Tiling) -> Kernel:
-    """The kernel with a note of what was chosen."""
-    return Kernel(k.sink.replace(arg=tiling))
+    return own_lanes(best.apply(best.tiling(is_flat, asked.chunks or CHUNKS), target), target)
 
 
 def lines_across(k: Kernel, lane: UOp) -> UOp | None:
@@ -93,8 +88,8 @@ class Plan:
         tiles = tuple(sorted((r.arg.id, f) for r, f in self.tiles.items()))
         return Tiling(-1 if self.lane is None else self.lane.arg.id, tiles, bool(self.panels), is_flat, self.vectors, chunks, self.cost)
 
-    def apply(self, target: Target) -> Kernel:
-        """The kernel with those axes split."""
+    def apply(self, tiling: Tiling, target: Target) -> Kernel:
+        """The kernel with those axes split and `tiling` as a note of it."""
         k, lane = self.kernel, self.lane
         table = {r: split_over(k, r, f, "UPCAST") for r, f in self.tiles.items() if r is not lane}
         table |= {r: k.new_range(size(r), "UNROLL") for r in self.unrolled}
@@ -109,7 +104,7 @@ class Plan:
             if is_bounded_row(k, lane, target): table[lane] = split_row(k, lane, target)
             else: table[lane], block = split_lane(k, lane, vectors, target, self.block(vectors, target))
         memo: dict[UOp, UOp] = dict(table)
-        sink = replace_axes(k.sink, memo)
+        sink = replace_axes(k.sink.replace(arg=tiling), memo)
         if across is not None:        # the steps within a line go innermost
             within = min((r for r in table[across].toposort() if r.op is Ops.RANGE), key=lambda r: r.arg.id)
             root = sink.src[0]
