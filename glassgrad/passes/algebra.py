@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 
 from glassgrad.passes import bool_float, divmod
 from glassgrad.rewrite import trace
@@ -117,17 +118,26 @@ def collect_terms(n: UOp, x: UOp, y: UOp) -> UOp | None:
 
 
 def _sum(n: UOp, terms: Terms, const: int) -> UOp | None:
-    """The sum in place of `n`, or None if it is `n`. A sum of known axes is born in normal form: nobody needs to look at it again."""
-    made = from_linear(n.dtype, terms, const)
-    if made is n: return None
+    """The sum in place of `n`, or None if it is `n`."""
+    made = _normal_sum(n.dtype, terms, const)
+    return None if made is n else made
+
+
+def _normal_sum(d: DType, terms: Terms, const: int) -> UOp:
+    """The sum. One of known axes is born in normal form: nobody needs to look at it again."""
+    made = from_linear(d, terms, const)
+    if made._simple is True and made._clean is True: return made
     for slot in ("_simple", "_clean"):
-        if any(t.op not in AXES or (t.op not in LEAVES and getattr(t, slot) is not True) for t in terms): continue
+        if any(t.op not in AXES or not (_is_leaf(t) or getattr(t, slot) is True) for t in terms): continue
         m = made
         while m.op in _SUMMED:
             setattr(m, slot, True)
             if m.op in _ADDED: setattr(m.src[1], slot, True)
             m = m.src[0]
     return made
+
+
+def _is_leaf(t: UOp) -> bool: return t.op in LEAVES and (not t.src or t.src[0].op is Ops.CONST)
 
 
 def _in_order(x: UOp, y: UOp) -> bool:
@@ -463,3 +473,21 @@ def simplify(n: UOp) -> UOp:
     if given._simple is not True: given = rewrite(given, index, "simplify")
     n._simple = given
     return given
+
+
+def weighted_sum(d: DType, parts: Iterable[tuple[UOp, int]], const: int = 0) -> UOp:
+    """The normal form of a sum of ints in normal form, each times its factor, without those of the sums on the way."""
+    terms: Terms = {}
+    for x, k in parts:
+        inner, c = linear(x, None)
+        if len(inner) > 1 and k != 1 and sum(1 for t in inner if t.op not in AXES) > 1: inner, c = {x: 1}, 0      # see scale_sum
+        const += c * k
+        for t, f in inner.items(): terms[t] = terms.get(t, 0) + f * k
+    if any(t.op is Ops.CDIV for t in terms): const = divmod.recombine(terms, const)
+    return simplify(_normal_sum(d, terms, const))
+
+
+def is_weighted_sum(n: UOp) -> bool:
+    """Whether `linear` sees through this node to its sources."""
+    op = n.op
+    return op is Ops.ADD or op is Ops.SUB or op is Ops.NEG or op is Ops.MUL and n.src[1].op is Ops.CONST and n.src[0].op not in _SUMMED

@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from glassgrad.passes.algebra import simplify
+from glassgrad.passes.algebra import is_weighted_sum, simplify, weighted_sum
 from glassgrad.passes.linearize import affine
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
-from glassgrad.uop.infer import bounds, free_axes
+from glassgrad.uop.infer import bounds, free_axes, linear
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp, toposort
 
@@ -167,14 +167,13 @@ def replace_axes(sink: UOp, table: dict[UOp, UOp]) -> UOp:
     """
     memo = table
     for n in sink.toposort():
-        if n in memo: continue
-        if n.op in CLOSERS or n.op is Ops.SCAN:
-            own: dict[UOp, None] = {}
-            values = 2 if n.op is Ops.SCAN else 1
-            for r in n.src[values:]: own |= dict.fromkeys(sorted(free_axes(memo[r]), key=lambda x: x.arg.id))
-            memo[n] = n.replace(src=(*(memo[s] for s in n.src[:values]), *own))
-            continue
+        if n in memo or n.dtype is dtypes.int64 and n is not sink and is_weighted_sum(n): continue
+        for s in n.src:     # of a sum of sums only the whole is made, when something else reads it
+            if s not in memo: memo[s] = _replaced_sum(s, memo)
         src = tuple([memo[s] for s in n.src])
+        if src != n.src and (n.op in CLOSERS or n.op is Ops.SCAN):
+            values = 2 if n.op is Ops.SCAN else 1
+            src = (*src[:values], *dict.fromkeys(x for r in src[values:] for x in sorted(free_axes(r), key=lambda x: x.arg.id)))
         if src == n.src: memo[n] = n
         else: memo[n] = simplify(n.replace(src=src)) if is_place(n) else n.replace(src=src)
     return memo[sink]
@@ -184,6 +183,12 @@ def is_place(n: UOp) -> bool:
     """Whether a node is a place or a condition on places. A comparison of values is none: to simplify it would make another value of a sum
     under it, beside the one that other readers have."""
     return n.dtype is dtypes.int64 or n.dtype is dtypes.bool and all(s.dtype is dtypes.int64 or s.dtype is dtypes.bool for s in n.src)
+
+
+def _replaced_sum(n: UOp, memo: dict[UOp, UOp]) -> UOp:
+    terms, const = linear(n, None)
+    if all(memo[t] is t for t in terms): return n
+    return weighted_sum(n.dtype, [(memo[t], k) for t, k in terms.items()], const)
 
 
 def split_over(k: Kernel, r: UOp, factor: int, kind: str, around: str = "") -> UOp:

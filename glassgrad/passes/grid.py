@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from glassgrad.passes.algebra import simplify
+from glassgrad.passes.axes import replace_axes
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.ops import Ops, SpecialArg
@@ -35,14 +36,7 @@ def add_grid(sink: UOp, target: Target) -> UOp:
                 stride //= r.src[0].arg
                 at = simplify(index // stride)
                 table[r] = at if i == 0 else simplify(at % r.src[0].arg)
-    memo = dict(table)
-    for n in order:
-        if n in memo: continue
-        if n.op is Ops.END: src = (memo[n.src[0]], *(memo[r] for r in n.src[1:] if r not in table))
-        else: src = tuple(memo[s] for s in n.src)
-        if src == n.src: memo[n] = n
-        else: memo[n] = simplify(n.replace(src=src)) if n.dtype is dtypes.int64 and n.op.is_alu else n.replace(src=src)
-    return memo[sink]
+    return replace_axes(sink, table)
 
 
 def _three(axes: list[UOp]) -> list[list[UOp]]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from glassgrad.passes.algebra import simplify
 from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, is_bounded_row, lane_width, may_stage, merge_axes, order_sums, replace_axes,
                                    size, split_lane, split_over, split_rounds, split_row)
 from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
                                    register_tile, round_depth, stays_near, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
+from glassgrad.passes.views import flatten
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import CompilerBug
@@ -224,8 +224,7 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
         order = (*tiles, *tile, *deep) if is_along else (*tiles, *deep, *tile)
         copies = {r: k.new_range(r.src[0], r.arg.kind if r in tile else "LOOP") for r in order}
         if node in panels: outer |= k.free[node].difference(copies)
-        place = [UOp.const(dtypes.int64, 0)] * 2
-        for r in copies: place = [simplify(at * size(r) + x) for at, x in zip(place, (copies[r], r))]
+        place = [flatten(tuple(axes), tuple(map(size, copies))) for axes in (copies.values(), copies)]
         number = len(swaps) + (FIRST_PANEL if node in panels else FIRST_ROWS)
         panel = stage(replace_axes(node, dict(copies)), place[0], tuple(copies.values()), number, math.prod(map(size, copies)))
         swaps[node] = UOp(Ops.LOAD, node.dtype, (panel, place[1]))
@@ -258,8 +257,7 @@ def sum_in_rounds(k: Kernel, turn: UOp, block: UOp | None, blocks: set[UOp]) -> 
     own = [r for r in k.root.src[1:] if r in s.free and (r not in outside or r.arg.kind in ("UPCAST", "LANE")) and r.arg.kind != "GLOBAL"]
     own.sort(key=lambda r: (r.arg.kind == "LANE", r.arg.kind == "UPCAST", not fills and r is not block))
     copies = {r: k.new_range(r.src[0], r.arg.kind) for r in own}
-    place = [UOp.const(dtypes.int64, 0)] * 2
-    for r in copies: place = [simplify(at * size(r) + x) for at, x in zip(place, (copies[r], r))]
+    place = [flatten(tuple(axes), tuple(map(size, copies))) for axes in (copies.values(), copies)]
     memory = UOp(Ops.SCRATCH, s.node.dtype, (), ScratchArg(SUMS, math.prod(map(size, own)), "private"))
     part = replace_axes(s.node.replace(src=tuple(x for x in s.node.src if x is not turn)), dict(copies))
     total = part + UOp(Ops.LOAD, part.dtype, (memory, place[0], UOp.const(dtypes.int64, 0) < turn))

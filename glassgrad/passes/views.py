@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from glassgrad.passes.algebra import simplify
+from glassgrad.passes.algebra import simplify, weighted_sum
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import CompilerBug
 from glassgrad.uop.infer import constant
@@ -70,11 +70,11 @@ def between(x: UOp, lo: int, hi: int, gate: UOp) -> UOp:
 
 def flatten(idx: Index, shape: tuple[int, ...]) -> UOp:
     """The row-major place of `idx` in `shape`."""
-    flat, stride = ZERO, 1
+    parts, stride = [], 1
     for i, n in zip(reversed(idx), reversed(shape)):
-        if i is not ZERO: flat = simplify(mul(i, stride) + flat)
+        if i is not ZERO: parts.append((i, stride))
         stride *= n
-    return flat
+    return weighted_sum(INDEX, parts)
 
 
 def reshape_index(idx: Index, out: tuple[int, ...], src: tuple[int, ...]) -> Index:

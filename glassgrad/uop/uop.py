@@ -34,7 +34,7 @@ class UOp:
     `site` is the user's "file:line" that made it (or None), carried along by rewrites. `memory` belongs to the engine: the device
     memory of a BUFFER; of any other node the BUFFER that holds its value, once it has been realized.
     """
-    __slots__ = ("op", "dtype", "src", "arg", "_shape", "_bounds", "_key", "_simple", "_clean", "_axes", "site", "memory", "__weakref__")
+    __slots__ = ("op", "dtype", "src", "arg", "_shape", "_bounds", "_key", "_simple", "_clean", "_axes", "_order", "site", "memory", "__weakref__")
     op: Op; dtype: DType; src: tuple[UOp, ...]; arg: Any; site: str | None; memory: Any
 
     def __new__(cls, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: Any = None) -> UOp:
@@ -46,7 +46,7 @@ class UOp:
             if node is not None: return node
         node = object.__new__(cls)
         node.op, node.dtype, node.src, node.arg = op, dtype, src, arg
-        node._shape = node._bounds = node._key = node._simple = node._clean = node._axes = node.site = node.memory = None
+        node._shape = node._bounds = node._key = node._simple = node._clean = node._axes = node._order = node.site = node.memory = None
         ref = _Ref(node, _forget)
         ref.key = key
         _nodes[key] = ref
@@ -75,7 +75,9 @@ class UOp:
 
     def toposort(self, stop: Any = None) -> list[UOp]:
         """All nodes below and including this one, sources first; does not descend below nodes for which `stop(node)` holds."""
-        return toposort((self,), stop)
+        if stop is not None or self.op is not Ops.SINK: return toposort((self,), stop)
+        if self._order is None: self._order = toposort(self.src)    # most passes ask a whole graph: it is kept, without the node itself
+        return [*self._order, self]
 
     def __repr__(self) -> str:
         from_arg = "" if self.arg is None else f", arg={self.arg!r}"
@@ -212,7 +214,7 @@ def consumers_of(order: list[UOp]) -> dict[UOp, list[UOp]]:
 def substitute(roots: tuple[UOp, ...], table: dict[UOp, UOp]) -> tuple[UOp, ...]:
     """`roots` with every node in `table` replaced (not looking inside the replacements)."""
     memo = dict(table)
-    for n in toposort(roots, stop=lambda n: n in table):
+    for n in toposort(roots, stop=table.__contains__):
         if n in memo: continue
         src = tuple([memo[s] for s in n.src])
         memo[n] = n if src == n.src else n.replace(src=src)
