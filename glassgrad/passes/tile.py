@@ -24,6 +24,7 @@ from glassgrad.uop.ops import Ops, ScratchArg, Tiling
 from glassgrad.uop.uop import UOp, substitute
 
 GRAIN = 1 << 15       # operations below which a kernel stays on one thread
+AGAIN = 8             # times what each piece does once more must fit into the whole
 CHUNKS = 16           # pieces of work a parallel kernel offers at least, where its axes allow
 SHORT = 64            # an output row below this wastes enough of its last tile to be counted on into the next
 PIECES = 8            # of work for each thread that a kernel with panels offers, where its axes allow
@@ -402,7 +403,10 @@ def parallel(k: Kernel, target: Target) -> UOp:
     # the axis of a SCAN goes innermost: the running value starts anew for each place on the other axes
     order = sorted(root.own, key=lambda r: (r in scanned, r.arg.kind != "GLOBAL" and r not in outer, -sum(r in f for f in shared)))
     kinds: dict[UOp, UOp] = {}
-    work = sum(s.trips * (s.flops + s.others + len(s.accesses)) for s in k.statements)
+    work = sum(map(_work, k.statements))
+    if not outer and not target.has_grid and work >= GRAIN * AGAIN and not any(r.arg.kind == "GLOBAL" for r in root.own):
+        share = share_again(k, [r for r in loops if r not in scanned], work, target)
+        if share is not None: return parallel(Kernel(replace_axes(sink, share)), target)
     if target.has_grid:
         threads = 1
         for r in reversed(outer):
@@ -420,6 +424,27 @@ def parallel(k: Kernel, target: Target) -> UOp:
             if count >= ((sink.arg and sink.arg.chunks) or CHUNKS): break
     sink = sink.replace(src=(k.root.replace(src=(k.root.src[0], *order)),))
     return replace_axes(sink, kinds) if target.has_grid else substitute((sink,), kinds)[0]
+
+
+def share_again(k: Kernel, loops: list[UOp], work: int, target: Target) -> dict[UOp, UOp] | None:
+    """Pieces of an axis for threads, each of which does once more what all need: where that is little beside the whole.
+
+    A convolution whose lanes are all of the batch pads one image for all output channels; it ran on one thread.
+    """
+    best: tuple[int, int, UOp] | None = None
+    for r in loops if target.threads > 1 else ():
+        again = sum(_work(s) for s in k.statements if r not in s.axes)
+        for parts in range(2, min(2 * target.threads, size(r)) + 1):
+            turns = math.ceil(math.ceil(size(r) / math.ceil(size(r) / parts)) / target.threads)       # of the thread that has most to do
+            cost = turns * (again + (work - again) * math.ceil(size(r) / parts) // size(r))
+            if again * parts * AGAIN <= work and (best is None or cost < best[0]): best = cost, parts, r
+    if best is None or best[0] >= work: return None
+    _, parts, r = best
+    each = math.ceil(size(r) / parts)
+    return {r: split_over(k, r, each, "LOOP", "GLOBAL") if each > 1 else k.new_range(size(r), "GLOBAL")}
+
+
+def _work(s: Statement) -> int: return s.trips * (s.flops + s.others + len(s.accesses))
 
 
 def is_refilled(end: UOp) -> bool:

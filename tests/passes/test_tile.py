@@ -124,6 +124,15 @@ def test_few_pieces_are_as_many_for_each_thread(threads):
     assert program.grid[0] % threads == 0
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_what_is_staged_for_all_is_staged_again_for_each_thread(threads):
+    """All of the batch is one tile of lanes, and its padded image is staged outside every loop: pieces stage it anew."""
+    x, w, g = data(16, 128, 4, 4), data(128, 128, 3, 3), data(16, 128, 4, 4)
+    x.requires_grad = True
+    gradient, = (x.conv2d(w, padding=1) * g).sum().gradient(x)
+    assert programs(gradient, threads=threads)[-1].grid[0] >= threads
+
+
 def test_operands_are_copied_once_for_a_block_of_tiles():
     (program,) = programs(data(1024, 1024) @ data(1024, 1024))
     scratch = [n for n in program.uops if n.op is Ops.SCRATCH]
