@@ -79,12 +79,12 @@ _BOOL_OP = {Ops.ADD: "or", Ops.MUL: "and", Ops.MAX: "or", Ops.MIN: "and", Ops.AN
 
 
 class Loop(NamedTuple):
-    """An open loop: its labels, the block before it, what it counts with the step of each, the value of each ACC that it changes
+    """An open loop: its labels, the block before it, the steps by which it counts for those who ask, the value of each ACC that it changes
     before it and in it, the place of its phis, and whether it runs at least once."""
     body: str
     out: str
     before: str
-    steps: dict[UOp, int]
+    steps: dict[int, str]
     kept: dict[UOp, str]
     names: dict[UOp, str]
     phis: list[str]
@@ -107,9 +107,6 @@ class _Writer:
         self.bases: list[dict[tuple[str, str, UOp], str]] = [{}]   # pointers made so far, one level per open block scope
         self.heads: list[list[str]] = []                     # the place before each open loop
         self.level: dict[UOp, int] = {}                      # how many loops were open where a node was written
-        self.multiples: dict[UOp, dict[UOp, int]] = {}       # RANGE -> products with a constant: a loop steps them along with itself
-        for n in program.uops:
-            if n.op is Ops.MUL and n.src[0].op is Ops.RANGE and n.src[1].op is Ops.CONST: self.multiples.setdefault(n.src[0], {})[n] = n.src[1].arg
         self.carried = iter(_carried(program.uops))          # one for each loop, as they are opened
         self.now: dict[UOp, str] = {}                        # ACC -> the value it holds here
         self.corners: dict[tuple[str, int], str] = {}        # stack memory of store_columns
@@ -172,6 +169,7 @@ class _Writer:
 
     def __getitem__(self, n: UOp) -> str:
         if n in self.spare: self.spare.pop(n).append(f"  {self.names[n]} = {self.sum_text(n)}")
+        if n not in self.names and (counted := self.counted(n)) is not None: return self.counter(*counted)
         return self.names[n]
     def typed(self, n: UOp) -> str: return f"{self.ty(n.dtype)} {self[n]}"
 
@@ -230,7 +228,7 @@ class _Writer:
         """Write uops[i] (and the stores after it that share its gate); the next place to go on."""
         n = uops[i]
         if n.op is Ops.STORE: return self.stores(uops, i)
-        if n in self.folded or n.op is Ops.MUL and n.src[0] in self.loops and n in self.multiples.get(n.src[0], ()): pass
+        if n in self.folded or self.counted(n) is not None: pass
         elif n.op in _SUMS and n.dtype.lanes == 1 and n.dtype.kind == "int":
             self.names[n], self.spare[n] = self.new_name(), []
             self.lines.append(self.spare[n])
@@ -269,26 +267,39 @@ class _Writer:
         if always: self.lines.append(f"  br label %{body}")
         else: self.lines.append(f"  br i1 {self.let(f'icmp sgt {ty} {self[count]}, 0')}, label %{body}, label %{out}")
         self.start(body)
-        steps = {n: 1, **self.multiples.get(n, {})}
-        for k, step in enumerate(steps): self.names[step], self.level[step] = f"%i{body}x{k}", len(self.heads)
         kept = {acc: self.now[acc] for acc in carried}
         for acc in kept: self.now[acc] = self.new_name()
-        self.loops[n] = Loop(body, out, before, steps, kept, {acc: self.now[acc] for acc in kept}, [], always)
+        self.loops[n] = Loop(body, out, before, {}, kept, {acc: self.now[acc] for acc in kept}, [], always)
         self.lines.append(self.loops[n].phis)
+
+    def counted(self, n: UOp) -> tuple[UOp, int] | None:
+        """(RANGE, step) of what an open loop can count: itself, or a product with a constant."""
+        if n in self.loops: return n, 1
+        if n.op is Ops.MUL and n.src[0] in self.loops and n.src[1].op is Ops.CONST: return n.src[0], n.src[1].arg
+        return None
+
+    def counter(self, r: UOp, step: int) -> str:
+        """r * step, stepped along with the loop."""
+        loop = self.loops[r]
+        return loop.steps.setdefault(step, f"%i{loop.body}x{step}")
 
     def close_loop(self, n: UOp) -> None:
         self.bases.pop()
         self.heads.pop()
         (r,) = n.src
         if r not in self.loops: return
-        loop, ty, count = self.loops[r], self.ty(r.dtype), self[r.src[0]]
+        loop, ty, (count,) = self.loops.pop(r), self.ty(r.dtype), r.src
         body, latch = loop.body, self.block
-        for k, (node, step) in enumerate(loop.steps.items()):
-            self.lines.append(f"  %n{body}x{k} = add {'' if k else 'nuw nsw '}{ty} {self.names[node]}, {step}")
-            loop.phis.append(f"  {self.names[node]} = phi {ty} [ 0, %{loop.before} ], [ %n{body}x{k}, %{latch} ]")
+        # any of its counters can tell when the last turn is over, as long as its end is a constant of the comparison
+        turn = next((s for s in loop.steps if 0 < s < (1 << 31) // count.arg), 1) if count.op is Ops.CONST else 1
+        if turn not in loop.steps: loop.steps[turn] = f"%i{body}x{turn}"
+        for step, name in loop.steps.items():
+            self.lines.append(f"  {name}n = add {ty} {name}, {step}")
+            loop.phis.append(f"  {name} = phi {ty} [ 0, %{loop.before} ], [ {name}n, %{latch} ]")
         for acc, first in loop.kept.items():
             loop.phis.append(f"  {loop.names[acc]} = phi {self.ty(acc.dtype)} [ {first}, %{loop.before} ], [ {self.now[acc]}, %{latch} ]")
-        self.lines += [f"  %c{body} = icmp slt {ty} %n{body}x0, {count}", f"  br i1 %c{body}, label %{body}, label %{loop.out}"]
+        end = count.arg * turn if count.op is Ops.CONST else self[count]
+        self.lines += [f"  %c{body} = icmp slt {ty} {loop.steps[turn]}n, {end}", f"  br i1 %c{body}, label %{body}, label %{loop.out}"]
         self.start(loop.out)
         if loop.always: return
         for acc, first in loop.kept.items():
@@ -312,24 +323,32 @@ class _Writer:
         ty, (base, constant) = self.in_memory(buf.dtype.scalar), (idx.src[0], idx.src[1].arg + more) if _is_offset(idx) else (idx, more)
         key = (self[buf], ty, base)
         found = next((level[key] for level in reversed(self.bases) if key in level), None)
-        if found is None: found = self.bases[-1][key] = self.let(f"getelementptr {ty}, ptr {self.row(buf, ty, base)}")
+        if found is None: found = self.bases[-1][key] = self.let(self.row(buf, base))
         return found, constant
 
-    def row(self, buf: UOp, ty: str, base: UOp) -> str:
-        """The operands of an address. What of the index a loop does not change is added to the pointer before that loop: the loop is left
+    def row(self, buf: UOp, base: UOp) -> str:
+        """The text of an address. What of the index a loop does not change is added to the pointer before that loop: the loop is left
         with one addition that the access itself can do, and no pass has to find that out."""
+        ptr = self[buf]
         if base.op is Ops.ADD:
             outer, inner = sorted(base.src, key=lambda s: self.level.get(s, 0))
             at, within = self.level.get(outer, 0), self.level.get(inner, 0)
             if at < within <= len(self.heads):
-                key = (self[buf], ty, outer)
+                key = (ptr, self.in_memory(buf.dtype.scalar), outer)
                 found = next((level[key] for level in reversed(self.bases[:within]) if key in level), None)
                 if found is None:
                     found = self.bases[within - 1][key] = f"%v{self.count}"
                     self.count += 1
-                    self.heads[within - 1].append(f"  {found} = getelementptr {ty}, ptr {self[buf]}, {self.typed(outer)}")
-                return f"{found}, {self.typed(inner)}"
-        return f"{self[buf]}, {self.typed(base)}"
+                    self.heads[within - 1].append(f"  {found} = {self.element(buf, ptr, outer)}")
+                return self.element(buf, found, inner)
+        return self.element(buf, ptr, base)
+
+    def element(self, buf: UOp, ptr: str, idx: UOp) -> str:
+        """The text of the address of ptr[idx]: loops count in bytes, which the access itself can add to the pointer."""
+        counted = self.counted(idx)
+        if counted is None or idx.dtype.bits < 64: return f"getelementptr {self.in_memory(buf.dtype.scalar)}, ptr {ptr}, {self.typed(idx)}"
+        r, step = counted
+        return f"getelementptr i8, ptr {ptr}, {self.ty(idx.dtype)} {self.counter(r, step * buf.dtype.scalar.itemsize)}"
 
     def gated_row(self, n: UOp, gate: UOp) -> str | None:
         """The address of a load whose gate says whether a whole row may be read: the first row stands for one that may not, chosen before
@@ -347,7 +366,7 @@ class _Writer:
             self.count += 1
             self.heads[within - 1] += [f"  {row}c = select i1 {self[gate]}, {self.typed(outer)}, {self.ty(outer.dtype)} 0",
                                        f"  {row} = getelementptr {ty}, ptr {self[buf]}, {self.ty(outer.dtype)} {row}c"]
-            found = self.bases[-1][key] = self.let(f"getelementptr {ty}, ptr {row}, {self.typed(inner)}")
+            found = self.bases[-1][key] = self.let(self.element(buf, row, inner))
         return self.let(f"getelementptr {ty}, ptr {found}, i64 {constant}") if constant else found
 
     def from_memory(self, d: DType, value: str) -> str:
