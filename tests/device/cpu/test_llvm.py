@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from linear_programs import Linear
 
+from glassgrad import Tensor
 from glassgrad.device.device import Device
 from glassgrad.device.null import NullDevice
+from glassgrad.show import follow
 from glassgrad.target.llvm import ARITHMETIC, cpu_target, render
 from glassgrad.uop.dtype import dtypes, round_float
 from glassgrad.uop.errors import CompilerBug
@@ -409,6 +411,18 @@ def test_a_kernel_is_one_function_and_works_in_place():
     assert render(k.program(), CPU.target).count("define") == 1
     x = np.arange(16, dtype="f")
     assert run(k, x, x, reuses=((0, 1),)).tolist() == [2.0 * i for i in range(16)]
+
+
+@pytest.mark.parametrize("m, n, k", [(48, 64, 40), (96, 96, 64), (50, 70, 33)])
+def test_a_product_and_what_is_read_across_it(m, n, k):
+    """The transposed summand is read lane by lane around the product's loop: in a loop over the lanes."""
+    rng = np.random.default_rng(1)
+    a, b, c = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, n), (n, m)))
+    def out(): return Tensor(a) @ Tensor(b) + Tensor(c).T * 2
+    np.testing.assert_allclose(out().numpy(), a @ b + c.T * 2, rtol=1e-4, atol=1e-4)
+    (_, _, program), *_ = follow(out(), cpu_target("+avx,+avx2,+fma")).kernels
+    text = render(program, cpu_target("+avx,+avx2,+fma"))
+    assert "br label %lane" in text and text.count("insertelement") < 20
 
 
 # ---- the text --------------------------------------------------------------------------------------------------------------------
