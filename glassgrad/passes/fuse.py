@@ -173,7 +173,11 @@ class Chooser:
     def pass_on(self, n: UOp, want: Want) -> None:
         """Tell the sources of `n` that this want makes them wanted: inside the loops that `n` is computed in, the others are outside."""
         if n.op.kind == "leaf": return
-        want = Want(want.root, want.idx, want.gate, want.loops[:self.depth(want)])
+        depth = self.depth(want)
+        if depth < len(want.loops): want = Want(want.root, want.idx, want.gate, want.loops[:depth])
+        if n.op.is_alu or n.op.kind == "identity":      # most nodes: their sources are wanted as they are
+            for s in n.src: self.want(s, want if s.shape else Want(want.root, (), want.gate, want.loops))
+            return
         if n.op is Ops.SORT:
             self.facts[n].reads[stored_under(n.src[0]) or n.src[0]] = False
             wanted = []
@@ -205,15 +209,16 @@ class Chooser:
 
     def depth(self, w: Want) -> int:
         """The loops down to the innermost that this want depends on."""
-        deps = free_axes(w.gate).union(*map(free_axes, w.idx))
         depth = len(w.loops)
+        if not depth or w.loops[-1] in w.idx: return depth
+        deps = free_axes(w.gate).union(*map(free_axes, w.idx))
         while depth and w.loops[depth - 1] not in deps: depth -= 1
         return depth
 
     def decide(self, n: UOp, wants: list[Want]) -> tuple[str | None, tuple[int, ...] | None]:
         """Why `n` must be stored (or None), and the axes it is staged by (or None)."""
-        cost, size, work = self.cost[n], max(n.size, 1), reduce_work(n, self.cost, self.stored)
         if n.op.is_movement and n.op is not Ops.PAD or n.op.kind == "identity": return None, None
+        cost, size, work = self.cost[n], max(n.size, 1), reduce_work(n, self.cost, self.stored)
         per_element = work or cost
         if per_element <= 1 and not work: return None, None
         evals = [self.evaluations(w) for w in wants]

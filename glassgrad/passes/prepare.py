@@ -50,15 +50,16 @@ def normalise_last(sink: UOp, target: Target) -> UOp:
 def _weights(n: UOp, x: UOp, users: dict[UOp, list[UOp]]) -> tuple[tuple[UOp, UOp], list[UOp]] | None:
     """The exponential and its factor, which does not change along what `n` sums, of a product `x`; and the views `x` is of it."""
     views: list[UOp] = []
-    axes = Axes({})
-    idx: Index = tuple(axes.new(m) for m in n.src[0].shape)
-    summed = {idx[a] for a in n.arg.axes}
     while len(users[x]) == 1 and x.op in (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE):
         views.append(x)
-        x, idx = x.src[0], move(x, idx, TRUE)[0]
+        x = x.src[0]
     if x.op is not Ops.MUL or len(users[x]) > 1: return None
     for e, r in (x.src, x.src[::-1]):
         if e.op is Ops.EXP and exponent(e).op is Ops.SUB and r.op is Ops.EXPAND:
+            axes = Axes({})
+            idx: Index = tuple(axes.new(m) for m in n.src[0].shape)
+            summed = {idx[a] for a in n.arg.axes}
+            for v in views: idx = move(v, idx, TRUE)[0]
             if not any(i in summed for j in move(r, idx, TRUE)[0] for i in j.toposort()): return (e, r), views
     return None
 
