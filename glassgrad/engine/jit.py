@@ -85,7 +85,7 @@ class Jit:
                 self.replays += 1
                 self._write_launch(c, call, args, kwargs)
                 return c.replay(call)
-        with engine.lock: return self._trace(key, call, args, kwargs)
+        with engine.lock, engine.without_collector(): return self._trace(key, call, args, kwargs)
 
     def _write_launch(self, c: Capture, call: Call, args: tuple, kwargs: dict[str, Any]) -> None:
         """A launcher for what is replayed again and again; one that gave MISS since a setting has changed holds on."""

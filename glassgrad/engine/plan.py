@@ -280,8 +280,8 @@ def plan_for(graph: UOp, device: DeviceBase) -> Plan:
     if plan is None:
         debug.watch_passes()
         _greet(device)
-        name = _key("plan", graph, device.target)
-        plan = (stored_plan(name, device) if _disk(graph, device) is not None else None) or _make_plan(graph, device)
+        is_kept = _disk(graph, device) is not None
+        plan = (stored_plan(_key("plan", graph, device.target), device) if is_kept else None) or _make_plan(graph, device)
         if len(_plans) >= MAX_PLANS: _plans.pop(next(iter(_plans)))
         _plans[key] = plan
     return plan
@@ -394,7 +394,8 @@ def disk_for(nodes: Iterable[UOp], devices: Iterable[DeviceBase]) -> cache.DiskC
     """The disk cache, where it may be used: ops, dtypes and devices that the user added mean what this process says, so they are not kept."""
     disk = cache.disk_cache()
     if disk is None or any(not type(d).__module__.startswith("glassgrad.") for d in devices): return None
-    return disk if all(n.op in BUILT_IN_OPS and n.dtype.scalar in BUILT_IN_DTYPES for n in nodes) else None
+    kinds = {(n.op, n.dtype) for n in nodes}
+    return disk if all(op in BUILT_IN_OPS and dtype.scalar in BUILT_IN_DTYPES for op, dtype in kinds) else None
 
 
 def read_entry(disk: cache.DiskCache | None, name: str) -> cache.Entry | None:
@@ -414,7 +415,8 @@ def _text(graph: UOp) -> str: return cache.graph_text(graph)
 
 
 def _read_unit(ast: UOp, device: DeviceBase) -> Unit | None:
-    entry = read_entry(_disk(ast, device), _key("program", ast, device.target))
+    disk = _disk(ast, device)
+    entry = read_entry(disk, _key("program", ast, device.target)) if disk is not None else None
     return Unit(entry.blobs[0], **entry.meta) if entry is not None else None
 
 

@@ -119,8 +119,8 @@ def compute(roots: Sequence[UOp]) -> tuple[Signature, Recipe]:
 
 @contextlib.contextmanager
 def without_collector() -> Iterator[None]:
-    """Compiling makes many small objects that stay until it is done, and hardly a cycle: the garbage collector would walk through them
-    again and again and find nothing (10 % of the time for ResNet-18)."""
+    """Tracing and compiling make many small objects that stay until it is done, and hardly a cycle: the garbage collector would walk through
+    them again and again and find nothing (10 % of the time for ResNet-18, also of a warm start)."""
     was_on = gc.isenabled()
     gc.disable()
     try: yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from glassgrad.passes.algebra import simplify
 from glassgrad.passes.fuse import stored_under
@@ -17,7 +18,7 @@ from glassgrad.uop.dtype import DType, dtypes
 from glassgrad.uop.errors import CompilerBug
 from glassgrad.uop.infer import bounds, free_axes
 from glassgrad.uop.ops import Ops, ParamArg, ReduceArg, ScratchArg, StoreArg
-from glassgrad.uop.uop import UOp, substitute
+from glassgrad.uop.uop import UOp, substitute, toposort
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,28 @@ def cut_kernels(sink: UOp) -> list[KernelCall]:
             free += 1
         kernels.setdefault(n.arg.kernel, []).append(n)
     known: dict = {}
-    return in_order([_Cutter(roots, slots, known).call() for roots in kernels.values()], {slots[s] for s in sink.src})
+    written: dict[tuple, tuple[_Cutter, list[UOp]]] = {}
+    calls = []
+    for roots in kernels.values():
+        key, nodes = _structure(roots, slots)
+        if key not in written: written[key] = _Cutter(roots, known), nodes
+        cutter, own = written[key]
+        calls.append(cutter.call(roots, slots, dict(zip(own, nodes))))
+    return in_order(calls, {slots[s] for s in sink.src})
+
+
+def _structure(roots: list[UOp], slots: dict[UOp, int]) -> tuple[tuple, list[UOp]]:
+    """What decides how a kernel is written, so that kernels alike (the blocks of a transformer) are written once; and its nodes, in order."""
+    place = {r: i for i, r in enumerate(roots)}
+    parts: list[Any] = [len(roots)]
+    for n in toposort([r.src[0] for r in roots], stop=slots.__contains__):
+        if n in place: continue
+        place[n] = len(place)
+        if n in slots: parts.append((n.dtype, n.shape))
+        elif n.op is Ops.KEY: parts.append(n.op)
+        elif n.op is Ops.VAR: parts.append((n.op, n.dtype, n.arg.lo, n.arg.hi))
+        else: parts.append((n.op, n.dtype, n.arg.hex() if n.arg.__class__ is float else n.arg, *[place[s] for s in n.src]))
+    return (*parts, *[place[r.src[0]] for r in roots]), list(place)
 
 
 def in_order(calls: list[KernelCall], results: set[int]) -> list[KernelCall]:
@@ -113,43 +135,48 @@ def _tell_apart(sink: UOp) -> UOp:
 
 
 class _Cutter:
-    """Writes one kernel: `lower` gives the value wanted at an index, once per (node, index, gate)."""
+    """Writes one kernel: `lower` gives the value wanted at an index, once per (node, index, gate); `ast` is the whole."""
 
-    def __init__(self, roots: list[UOp], slots: dict[UOp, int], known: dict) -> None:
-        self.roots, self.slots = roots, slots
+    def __init__(self, roots: list[UOp], known: dict) -> None:
+        self.roots = roots
         self.made: dict[UOp, tuple[UOp, UOp]] = {}       # what this kernel stores: its place and its value
         self.memo: dict[tuple[UOp, Index, UOp], UOp] = {}
         self.params: dict[UOp, UOp] = {}
-        self.bufs: list[int] = []
-        self.vals: list[int] = []
+        self.bufs: list[UOp] = []
+        self.vals: list[UOp] = []
         self.axes = Axes(known)
         self.staged: dict[tuple[UOp, Index], list[Demand]] = {}
         self.scratch: dict[UOp, UOp] = {}
-        self.sites: dict[str, None] = {}
+        self.noted: dict[UOp, None] = {}
         self.ops: dict[str, int] = {}
+        self.ast = self.numbered(self.closed_once(UOp.sink(self.write())))
 
     def param(self, n: UOp, kind: str, size: int) -> UOp:
         """The kernel's argument for a stored value, a random key or a variable."""
         if n not in self.params:
             self.params[n] = UOp(Ops.PARAM, n.dtype, (), ParamArg(len(self.params), kind, size))
-            if kind == "buffer": self.bufs.append(self.slots[n])
-            else: self.vals.append(n.arg.counter if n.op is Ops.KEY else int(n.arg.name))
+            (self.bufs if kind == "buffer" else self.vals).append(n)
         return self.params[n]
 
-    def call(self) -> KernelCall:
+    def call(self, roots: list[UOp], slots: dict[UOp, int], alike: dict[UOp, UOp]) -> KernelCall:
+        """The launch of this kernel that fills `roots`; `alike` says which nodes of theirs stand for the nodes it was written of."""
+        bufs, vals = ([alike[n] for n in leaves] for leaves in (self.bufs, self.vals))
+        sites = dict.fromkeys(alike[n].site for n in self.noted)
+        numbers = tuple(n.arg.counter if n.op is Ops.KEY else int(n.arg.name) for n in vals)
+        reason = "; ".join(dict.fromkeys(root.arg.reason for root in roots))
+        new_slots = {slots[root]: (root.size, root.dtype) for root in roots}
+        return KernelCall(self.ast, tuple(slots[n] for n in bufs), numbers, new_slots, self.name(roots[0].src[0]), reason, tuple(filter(None, sites)))
+
+    def write(self) -> UOp:
+        """The effect of the kernel."""
         outs = [self.param(root, "buffer", root.size) for root in self.roots]
         n = self.roots[0].src[0]
-        if n.op is Ops.SCAN: effect = self.scan(n, outs[0])
-        elif n.op is Ops.SORT: effect = self.sort(n, outs[0])
-        elif n.op is Ops.SCATTER: effect = self.scatter(n, outs[0])
-        else:
-            loops = tuple(r for m in n.shape if (r := self.axes.new(m)) is not ZERO)
-            stores = [self.stored(root, out, loops) for root, out in zip(self.roots, outs)]
-            effect = end(stores[0] if len(stores) == 1 else UOp.sink(*stores), loops)
-        ast = self.numbered(self.closed_once(UOp.sink(effect)))
-        reason = "; ".join(dict.fromkeys(root.arg.reason for root in self.roots))
-        new_slots = {self.slots[root]: (root.size, root.dtype) for root in self.roots}
-        return KernelCall(ast, tuple(self.bufs), tuple(self.vals), new_slots, self.name(n), reason, tuple(self.sites))
+        if n.op is Ops.SCAN: return self.scan(n, outs[0])
+        if n.op is Ops.SORT: return self.sort(n, outs[0])
+        if n.op is Ops.SCATTER: return self.scatter(n, outs[0])
+        loops = tuple(r for m in n.shape if (r := self.axes.new(m)) is not ZERO)
+        stores = [self.stored(root, out, loops) for root, out in zip(self.roots, outs)]
+        return end(stores[0] if len(stores) == 1 else UOp.sink(*stores), loops)
 
     def stored(self, root: UOp, out: UOp, loops: Index) -> UOp:
         """The store of one value at the kernel's loops; axes of length 1 have none."""
@@ -191,7 +218,7 @@ class _Cutter:
         return "_".join([what, *map(str, n.shape or (1,))]) + "_" + "_".join(str(k) for k in [sum(self.ops.values())])
 
     def note(self, n: UOp) -> None:
-        if n.site: self.sites[n.site] = None
+        self.noted[n] = None
         self.ops[n.op.name] = self.ops.get(n.op.name, 0) + 1
 
     def lower(self, n: UOp, idx: Index, gate: UOp) -> UOp:
