@@ -205,6 +205,11 @@ class Interpreter:
         def step(s: State) -> None: s.regs[out] = np.stack(np.broadcast_arrays(*[s.regs[i] for i in src]), axis=1)
         return step
 
+    def _shuffle_step(self, u: UOp) -> Step:
+        out, (x, y), picks = self.number[u], [self.number[s] for s in u.src], list(u.arg)
+        def step(s: State) -> None: s.regs[out] = np.concatenate(np.broadcast_arrays(s.regs[x], s.regs[y]), axis=1)[:, picks]
+        return step
+
     def _hreduce_step(self, u: UOp) -> Step:
         out, src, meaning = self.number[u], self.number[u.src[0]], alu_meaning(UOp(u.arg, u.dtype, (u.src[0], u.src[0])))
         def step(s: State) -> None:

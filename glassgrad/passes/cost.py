@@ -17,12 +17,16 @@ from glassgrad.uop.uop import UOp
 UNROLL = 8            # turns up to which an innermost loop is written out
 FACTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
 GATHER = 2.5          # what one strided element costs beside one element of a contiguous vector times its lanes
+TURNED = 4.0          # cycles of a vector that is turned in registers: a load, three shuffles, and lines that are far apart
+SQUARE_FLOPS = 8      # operations on an element up to which that is done
 LOAD = 0.55           # cycles of a load beside products of full speed
 STREAM = 16           # bytes a cycle that a register tile may ask of the second-level cache
 PANEL_BYTES = 1 << 19
 FEW_HASHES = 1 << 21  # up to which one is computed at a time
 DEPTH = 512           # turns of a sum for which panels are kept
 FEW_ROWS = 8          # that are read at once: what prefetchers follow
+FAR_LINE = 1.0        # cycles of a line among many far ones that the elements of a window lie in
+LINE_BYTES = 64
 FAR = 256             # bytes between the rows of an operand that no prefetcher follows
 
 
@@ -33,11 +37,20 @@ def lane_cost(s: Statement, lane: UOp | None, target: Target) -> float:
     lanes = lane_width(size(lane), target)
     waste = math.ceil(size(lane) / lanes) * lanes / size(lane)
     steps = {0: 0.7, 1: 1.0, 2: 3.0, None: GATHER * 1.3 * lanes}
-    per = sum(steps.get(a.step(lane), GATHER * lanes) for a in s.accesses) + s.flops + s.others
+    per = sum(TURNED if square_axis(a, s, lane, lanes) is not None else steps.get(a.step(lane), GATHER * lanes) for a in s.accesses) + s.flops + s.others
     cost = s.trips * waste * max(per, 0.5) / lanes
     if s.node.op is Ops.REDUCE and lane in s.own:
         cost += math.prod(size(r) for r in s.free) * 2.5 * math.log2(lanes)
     return cost
+
+
+def square_axis(a: Access, s: Statement, lane: UOp, lanes: int) -> UOp | None:
+    """The loop of a statement along which an operand lies in memory that vectors along `lane` read with a stride: as many of its turns as
+    there are lanes make a square of registers, which is read by rows and turned."""
+    if a.step(lane) in (None, 0, 1, 2) or len(a.node.src) > 2 or a.node.op is not Ops.LOAD or a.node.dtype.is_bool: return None
+    if s.node.op is not Ops.END or s.flops + s.others > SQUARE_FLOPS: return None
+    return next((r for r in s.own if r is not lane and a.step(r) == 1 and r.arg.kind == "LOOP" and r.src[0].op is Ops.CONST
+                 and size(r) >= lanes >= 4), None)
 
 
 def best_lane(s: Statement, axes: tuple[UOp, ...], target: Target) -> tuple[float, UOp | None]:
@@ -88,12 +101,12 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     staged = {a.node: panel_fill(a, s, lane, target) for a in s.accesses} if lane is not None and lane in s.free else {}
     turns, unrolled = chain(s, [a for a in s.accesses if staged.get(a.node) is None])
     turn = 0.75 / unrolled + 3 / turns
-    ops: list[tuple[Access, int, float, int]] = []      # access, copies of the fixed tile, cycles of their loads, bytes they stream
+    ops: list[tuple[Access, int, float, int, float]] = []      # access, copies of the fixed tile, cycles of their loads, bytes they stream, lines
     for a in {a.value: a for a in reversed(s.accesses)}.values() if any(f is not None for f in staged.values()) else s.accesses:
         moves = lane is not None and a.depends(lane)
         load = 1.0 if staged.get(a.node) is not None or not moves else load_cycles(a, lane, lanes)  # type: ignore[arg-type]
         copies = math.prod(f for r, f in given.items() if a.depends(r))
-        ops.append((a, copies, copies * load, copies * lanes * a.value.dtype.itemsize if moves else 0))
+        ops.append((a, copies, copies * load, copies * lanes * a.value.dtype.itemsize if moves else 0, 0.0 if moves else far_lines(a, s, given)))
     base = math.prod(given.values())
     ends = waste(size(lane), lanes) if lane is not None and lane not in given else 1.0
     wasted = {r: [waste(size(r), f * lanes if r is lane else f) for f in FACTORS] for r in ways}
@@ -101,10 +114,11 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     readers = {r: [a.depends(r) for a in s.accesses] for r in ways}      # two axes that the same operands read tile no better than one
     pairs = [(x, y) for i, x in enumerate(ways) for y in [y for y in ways[i + 1:] if readers[y] != readers[x]] or (None,)]
     for x, y in pairs or [(None, None)]:
-        loads, streamed, copies = [0.0] * 4, [0] * 4, [1 << 30] * 4      # of what neither axis moves, x does, y does, both do
-        for a, n, load, stream in ops:
+        loads, streamed, copies, lines = [0.0] * 4, [0] * 4, [1 << 30] * 4, [0.0] * 4      # of what neither axis moves, x does, y does, both do
+        for a, n, load, stream, touched in ops:
             i = (x is not None and a.depends(x)) + 2 * (y is not None and a.depends(y))
             loads[i], streamed[i], copies[i] = loads[i] + load, streamed[i] + stream, min(copies[i], n)
+            if touched: lines[(x is not None and in_other_line(a, x)) + 2 * (y is not None and in_other_line(a, y))] += touched
         rest = 1.0 if lane is x or lane is y else ends
         for fx, wx in zip(FACTORS, wasted[x]) if x is not None else ((1, 1.0),):
             if fx > 1 and (fx > extent[x] or base * fx >= target.registers): break
@@ -114,12 +128,24 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
                 if accs + min(copies[0], copies[1] * fx, copies[2] * fy, copies[3] * fx * fy) + 1 > target.registers: continue
                 moved = (loads[0] + loads[1] * fx + (loads[2] + loads[3] * fx) * fy) * LOAD
                 stream = (streamed[0] + streamed[1] * fx + (streamed[2] + streamed[3] * fx) * fy) / STREAM
-                sc = (max(accs / 2, moved, stream, 4.0 if accs < 8 else 0.0) + turn) * wx * wy * rest / accs
+                far = (lines[0] + lines[1] * fx + (lines[2] + lines[3] * fx) * fy) * FAR_LINE
+                sc = (max(accs / 2, moved, stream, 4.0 if accs < 8 else 0.0) + turn + far) * wx * wy * rest / accs
                 if sc < best[0] * 0.999: best = (sc, {x: fx, y: fy})
     if best[0] is math.inf: best = (float(base), {})
     cycles = s.trips / lanes * best[0] + sum(f for f in staged.values() if f is not None)
     if lane is not None and lane in s.own: cycles += math.prod(size(r) for r in s.free) * 2.5 * math.log2(max(lanes, 2))
     return cycles, {r: f for r, f in best[1].items() if f > 1}
+
+
+def in_other_line(a: Access, r: UOp) -> bool:
+    """Whether the next place along an axis lies in another cache line."""
+    return abs(a.coef.get(r, 0)) * a.node.dtype.itemsize >= LINE_BYTES
+
+
+def far_lines(a: Access, s: Statement, tile: dict[UOp, int]) -> float:
+    """Lines of far rows that an operand, the same in all lanes, is read from in a turn of a sum over a window."""
+    if len(s.own) < 2 or not is_far(a, s): return 0.0
+    return math.prod(f for r, f in tile.items() if in_other_line(a, r)) / math.prod(size(r) for r in s.own if not in_other_line(a, r))
 
 
 def load_cycles(a: Access, lane: UOp, lanes: int) -> float:
@@ -135,7 +161,8 @@ def panel_fill(a: Access, s: Statement, lane: UOp, target: Target) -> float | No
     if a.step(lane) == 0 or not may_stage(a, s): return None
     reuse = math.prod(size(r) for r in s.free if not a.depends(r))
     if a.step(lane) == 1: return s.trips / reuse * 2 / lane_width(size(lane), target) if reuse >= 64 and is_far(a, s) else None
-    return s.trips / reuse * GATHER if reuse >= 16 else None
+    turned = a.value is a.node and bool(s.own) and a.step(s.own[-1]) == 1 and chain(s, [a])[0] >= target.lanes
+    return s.trips / reuse * (TURNED / target.lanes if turned else GATHER) if reuse >= 16 else None
 
 
 def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], target: Target) -> bool:
@@ -151,7 +178,7 @@ def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], targe
 def round_depth(k: Kernel, s: Statement, lane: UOp | None, panels: list[UOp], target: Target) -> tuple[UOp, int] | None:
     """(axis, turns of a round) of a long sum that is better made in rounds: with panels, so that these stay in a cache; without, so that
     few far rows are read at once, each in one line, as prefetchers follow them."""
-    if lane is None or lane not in s.free or len(k.statements) != 2 or s.node.arg.op is not Ops.ADD: return None
+    if lane is None or lane not in s.free or s.node.arg.op is not Ops.ADD or sum(not is_contraction(t) for t in k.statements) > 1: return None
     r, n, inner = s.own[0], size(s.own[0]), math.prod(size(r) for r in s.own[1:])
     if not panels:
         if len(s.own) > 1 or stays_near(k, s, lane, target): return None

@@ -28,6 +28,7 @@ LOOPED = {"LOOP", "REDUCE"}
 CLOSERS = {Ops.REDUCE, Ops.END}
 Coords = tuple[int, ...]
 LINE_BYTES = 64
+GROUP_BYTES = 16        # within which lanes change places in one instruction
 STREAM = "stream"       # the arg of a STORE that goes past the caches
 
 
@@ -409,6 +410,8 @@ class _Linearizer:
         return self.make(Ops.ADD, vec, (self.vector(idx, vec), place))
 
     def load(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
+        across = self.across(n, lane)
+        if across is not None: return self.load_across(n, env, lane, across)  # type: ignore[arg-type]
         buf = self.at(n.src[0], dict.fromkeys(self.regs[n.src[0]], 0))
         idx = self.address(n, env, lane)
         gate = tuple(self.at(s, env) for s in n.src[2:])
@@ -421,6 +424,39 @@ class _Linearizer:
             idx = self.vector(idx, idx.dtype.vec(lanes))
         if gate and gate[0].dtype.lanes > 1 and idx.dtype.lanes > 1: gate = (self.vector(gate[0], idx.dtype),)
         return self.make(Ops.LOAD, n.dtype.vec(lanes), (buf, idx, *gate))
+
+    def across(self, n: UOp, lane: UOp | None) -> UOp | None:
+        """The register axis, of as many places as the SIMD axis has, along which a strided LOAD lies in memory."""
+        off = n.arg
+        if lane is None or not isinstance(off, Offsets) or off.lane in (0, 1) or len(n.src) > 2 or n.dtype.is_bool: return None
+        return next((r for r, c in off.axes if c == 1 and r.src[0].arg == lane.src[0].arg), None)
+
+    def load_across(self, n: UOp, env: dict[UOp, int], lane: UOp, across: UOp) -> UOp:
+        """Rows as they lie in memory, turned in registers: 8 loads and 24 shuffles instead of 64 loads and as many insertions."""
+        buf, lanes = self.at(n.src[0], dict.fromkeys(self.regs[n.src[0]], 0)), lane.src[0].arg
+        first = self.address(n.replace(arg=n.arg._replace(lane=1)), env | {across: 0}, lane)
+        rows = [self.make(Ops.LOAD, n.dtype.vec(lanes), (buf, self.plus(first, i * n.arg.lane))) for i in range(lanes)]
+        for i, x in enumerate(self.transpose(rows)): self.inst[n, tuple([i if r is across else env[r] for r in self.regs[n]])] = x
+        return self.inst[n, tuple([env[r] for r in self.regs[n]])]
+
+    def transpose(self, rows: list[UOp]) -> list[UOp]:
+        """The columns of a square of vectors: within groups of 16 bytes, which machines shuffle in one instruction, by zipping; then whole
+        groups change places."""
+        d, lanes = rows[0].dtype, rows[0].dtype.lanes
+        group = min(lanes, max(GROUP_BYTES // d.scalar.itemsize, 1))
+        places = range(lanes)
+
+        def both(x: UOp, y: UOp, picks: list[int]) -> UOp: return self.make(Ops.SHUFFLE, d, (x, y), tuple(picks))
+        half, size = group // 2, 1
+        zips = [[(i // group * group) + (i % group) // 2 + part * half + (i % 2) * lanes for i in places] for part in (0, 1)] if half else []
+        while size < group:
+            rows = [both(rows[at + i // 2], rows[at + i // 2 + half], zips[i % 2]) for at in range(0, lanes, group) for i in range(group)]
+            size *= 2
+        while size < lanes:
+            swaps = [[i if not i & size else i - size + lanes for i in places], [i + size if not i & size else i + lanes for i in places]]
+            rows = [both(rows[i & ~size], rows[i | size], swaps[bool(i & size)]) for i in places]
+            size *= 2
+        return rows
 
     def store(self, n: UOp, env: dict[UOp, int], lane: UOp | None) -> UOp:
         buf = self.at(n.src[0], dict.fromkeys(self.regs[n.src[0]], 0))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, is_bounded_row, lane_width, may_stage, merge_axes, order_sums, replace_axes,
                                    size, split_lane, split_over, split_rounds, split_row)
 from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
-                                   register_tile, round_depth, stays_near, thrash, wants_panel)
+                                   register_tile, round_depth, square_axis, stays_near, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
 from glassgrad.passes.views import flatten
 from glassgrad.target.target import Target
@@ -30,6 +30,7 @@ SHORT = 64            # an output row below this wastes enough of its last tile 
 PIECES = 8            # of work for each thread that a kernel with panels offers, where its axes allow
 LINE = 16             # elements of a cache line
 REFILL = 8            # tiles that a panel is at least filled for
+SQUARE_VECTORS = 32   # that a turn of a loop may compute where squares of vectors are turned in registers
 ROWS = 4              # rows read wherever an index says that are walked at once
 MIN_COLUMNS, MAX_COLUMNS = 512, 4096      # of running values in scratch: runs that prefetchers follow, half an L1 cache
 FIRST_ROWS = 200      # scratch numbers of tiles that are copied again for each block of panels
@@ -44,7 +45,7 @@ def tile(sink: UOp, target: Target) -> UOp:
     if any(n.op is Ops.SORT or n.op is Ops.AFTER and n.src[0].op is Ops.PARAM for n in order):
         return parallel(Kernel(sink), target)
     k = merge_axes(order_sums(Kernel(sink)))
-    return parallel(registers_and_lanes(k, target, sink.arg or Tiling()) if target.lanes > 1 else k, target)
+    return parallel(turn_squares(registers_and_lanes(k, target, sink.arg or Tiling())) if target.lanes > 1 else k, target)
 
 
 # ---- registers and lanes ---------------------------------------------------------------------------------------------------------
@@ -101,7 +102,8 @@ class Plan:
             tiled = any(is_contraction(s) and lane in s.free for s in k.statements)
             across = lines_across(k, lane) if len(k.statements) == 1 else None
             if across is not None: table[across] = split_over(k, across, LINE, "LOOP")
-            vectors = self.tiles.get(lane, 1) if tiled else 1 if across is not None else self.vectors
+            turned = any(square_axis(a, s, lane, target.lanes) for s in k.statements for a in s.accesses)      # whole lines on both sides
+            vectors = self.tiles.get(lane, 1) if tiled else (LINE // target.lanes if turned else 1) if across is not None else self.vectors
             if is_bounded_row(k, lane, target): table[lane] = split_row(k, lane, target)
             else: table[lane], block = split_lane(k, lane, vectors, target, self.block(vectors, target))
         memo: dict[UOp, UOp] = dict(table)
@@ -119,7 +121,7 @@ class Plan:
         new = Kernel(sink)
         if self.panels: new = stage_panels(new, [memo[n] for n in self.panels], [memo[n] for n in self.rows], block, target)
         blocks = {r for r in table[lane].toposort() if r.op is Ops.RANGE and r is not block} if block is not None else set()
-        for turn in turns.values(): new = sum_in_rounds(new, turn, block, blocks)
+        for i, turn in enumerate(turns.values()): new = sum_in_rounds(new, turn, block, blocks, SUMS + i)
         return merge_axes(new) if self.panels or turns else new
 
     def block(self, vectors: int, target: Target) -> int:
@@ -246,7 +248,7 @@ def stage_panels(k: Kernel, panels: list[UOp], rows: list[UOp], block: UOp | Non
     return Kernel(replace_axes(sink, shares) if shares else sink)
 
 
-def sum_in_rounds(k: Kernel, turn: UOp, block: UOp | None, blocks: set[UOp]) -> Kernel:
+def sum_in_rounds(k: Kernel, turn: UOp, block: UOp | None, blocks: set[UOp], number: int) -> Kernel:
     """A long sum in rounds over `turn`: partial sums wait in scratch, tile by tile, while each round walks all tiles.
 
     Axes that all operands or what is staged depend on stay outside, and so do `blocks`. Without panels the tiles of a `block` go outermost,
@@ -259,7 +261,7 @@ def sum_in_rounds(k: Kernel, turn: UOp, block: UOp | None, blocks: set[UOp]) -> 
     own.sort(key=lambda r: (r.arg.kind == "LANE", r.arg.kind == "UPCAST", not fills and r is not block))
     copies = {r: k.new_range(r.src[0], r.arg.kind) for r in own}
     place = [flatten(tuple(axes), tuple(map(size, copies))) for axes in (copies.values(), copies)]
-    memory = UOp(Ops.SCRATCH, s.node.dtype, (), ScratchArg(SUMS, math.prod(map(size, own)), "private"))
+    memory = UOp(Ops.SCRATCH, s.node.dtype, (), ScratchArg(number, math.prod(map(size, own)), "private"))
     part = replace_axes(s.node.replace(src=tuple(x for x in s.node.src if x is not turn)), dict(copies))
     total = part + UOp(Ops.LOAD, part.dtype, (memory, place[0], UOp.const(dtypes.int64, 0) < turn))
     made = end(store(memory, place[0], total), (turn, *copies.values()))
@@ -386,6 +388,22 @@ def lane_reduce(k: Kernel, s: Statement, lane: UOp, target: Target) -> UOp:
         if len(tail.src) == 1: tail = tail.src[0]
         whole = whole.alu(op, tail)
     return substitute((k.sink,), {s.node: whole})[0]
+
+
+def turn_squares(k: Kernel) -> Kernel:
+    """What is read with a stride along the SIMD axis, and lies in memory along another loop, gets as many turns of that loop in registers
+    as there are lanes: a square, which is read by rows and turned."""
+    table: dict[UOp, UOp] = {}
+    for s in k.statements:
+        lane = next((r for r in s.own if r.arg.kind == "LANE"), None)
+        if lane is None: continue
+        copies = math.prod(size(r) for r in s.own if r.arg.kind == "UPCAST")
+        for a in s.accesses:
+            r = square_axis(a, s, lane, size(lane))
+            if r is None or copies * size(lane) > SQUARE_VECTORS or r in table or any(r in t.free for t in k.statements): continue
+            table[r] = split_over(k, r, size(lane), "UPCAST")
+            break
+    return Kernel(replace_axes(k.sink, table)) if table else k
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------------------

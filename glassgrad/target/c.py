@@ -202,7 +202,7 @@ class _Writer:
 
     def _value(self, n: UOp) -> None:
         lanes = self._pure(n)
-        cheap = n.op in (Ops.CONST, Ops.SPLAT, Ops.EXTRACT, Ops.PACK, Ops.LANES)
+        cheap = n.op in (Ops.CONST, Ops.SPLAT, Ops.EXTRACT, Ops.PACK, Ops.SHUFFLE, Ops.LANES)
         if not cheap and (n not in self.plan.inline or max(len(x.text) for x in lanes) > LINE_CHARS):
             lanes = self._declare(n, "alu", lanes)
         self.exprs[n] = lanes
@@ -214,6 +214,7 @@ class _Writer:
         if op is Ops.SPLAT: return self.exprs[n.src[0]] * count
         if op is Ops.PACK: return [x for s in n.src for x in self.exprs[s]]
         if op is Ops.EXTRACT: return [self.exprs[n.src[0]][n.arg]]
+        if op is Ops.SHUFFLE: return [(self.exprs[n.src[0]] + self.exprs[n.src[1]])[i] for i in n.arg]
         if op is Ops.HREDUCE:
             xs = self.exprs[n.src[0]]
             while len(xs) > 1:
@@ -528,13 +529,13 @@ class _Plan:
         for n in reversed(uops):
             i, users = at[n], uses.get(n, [])
             ends = [final[u] for u in users if u in final]      # what stands in two loops may have users before its second place
-            # a loop reads its count every time around; EXTRACT, HREDUCE and HSCAN may read a lane that SET has just written
-            crossing = n.dtype.lanes > 1 and any(u.op in (Ops.EXTRACT, Ops.HREDUCE, Ops.HSCAN) for u in users)
+            # a loop reads its count every time around; EXTRACT, SHUFFLE, HREDUCE and HSCAN may read a lane that SET has just written
+            crossing = n.dtype.lanes > 1 and any(u.op in (Ops.EXTRACT, Ops.SHUFFLE, Ops.HREDUCE, Ops.HSCAN) for u in users)
             same_loop = all(regions[e] == regions[i] for e in ends) and not any(u.op is Ops.RANGE for u in users) and not crossing
             if n.op is Ops.GET:
                 if same_loop and not any(i < k < e for e in ends for k in sets.get(n.src[0], [])): self.inline.add(n)
             elif (n.op.is_alu or n.op is Ops.HREDUCE) and len(users) == 1 and same_loop: self.inline.add(n)
-            moves = n in self.inline or n.op in (Ops.SPLAT, Ops.EXTRACT, Ops.PACK)
+            moves = n in self.inline or n.op in (Ops.SPLAT, Ops.EXTRACT, Ops.PACK, Ops.SHUFFLE)
             final[n] = max(ends, default=i) if moves else i
 
 

@@ -196,7 +196,7 @@ _EMIT: dict[Op, Callable[[_Writer, UOp], None]] = {
     Ops.CONST: _Writer.const, Ops.LANES: _Writer.lanes, Ops.PARAM: _Writer.param, Ops.AFTER: _Writer.same, Ops.BARRIER: _Writer.nothing,
     Ops.RANGE: _Writer.open_loop, Ops.END: _Writer.close_loop, Ops.ACC: _Writer.register, Ops.SET: _Writer.set_register,
     Ops.GET: _Writer.get_register, Ops.LOAD: _Writer.load, Ops.SPLAT: _Writer.make_splat, Ops.EXTRACT: _Writer.extract,
-    Ops.PACK: _Writer.pack, Ops.HREDUCE: _Writer.reduce_lanes, Ops.HSCAN: _Writer.scan_lanes}
+    Ops.PACK: _Writer.pack, Ops.SHUFFLE: _Writer.shuffle, Ops.HREDUCE: _Writer.reduce_lanes, Ops.HSCAN: _Writer.scan_lanes}
 
 
 def _register(n: UOp) -> UOp:

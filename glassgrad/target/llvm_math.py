@@ -31,6 +31,9 @@ class Arithmetic(Text):
         value = "poison"
         for i, x in enumerate(n.src): value = self.let(f"insertelement {self.ty(n.dtype)} {value}, {self.typed(x)}, i64 {i}")
         self.names[n] = value
+    def shuffle(self, n: UOp) -> None:
+        x, y = n.src
+        self.names[n] = self.let(f"shufflevector {self.typed(x)}, {self.typed(y)}, <{n.dtype.lanes} x i32> {seq('i32', n.arg)}")
     def reduce_lanes(self, n: UOp) -> None:
         """Halves on halves; an odd last lane waits for the end."""
         (x,) = n.src

@@ -146,7 +146,7 @@ _RULES: dict[Op, Callable[..., Interval]] = {
     Ops.RANGE: lambda n, count: (0, max(count[1] - 1, 0)), Ops.SPECIAL: lambda n: (0, max(n.arg.size - 1, 0)),
     Ops.VAR: lambda n: (n.arg.lo, n.arg.hi), Ops.BIND: _same, Ops.IOTA: lambda n: (0, max(n.arg - 1, 0)),
     Ops.LANES: lambda n: (0, n.dtype.lanes - 1), Ops.SPLAT: _same, Ops.EXTRACT: _same, Ops.HREDUCE: _horizontal,
-    Ops.PACK: lambda n, *src: (min(b[0] for b in src), max(b[1] for b in src)), Ops.REDUCE: _reduce,
+    Ops.SHUFFLE: lambda n, x, y: _hull((*x, *y)), Ops.PACK: lambda n, *src: (min(b[0] for b in src), max(b[1] for b in src)), Ops.REDUCE: _reduce,
     Ops.PAD: _with_zero, Ops.UNFOLD: _same, Ops.CONTIGUOUS: _same, Ops.LEAF: _same, Ops.DETACH: _same, Ops.SURROGATE: _same,
     **{op: _same for op in (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE, Ops.SHRINK, Ops.FLIP)},
 }

@@ -181,7 +181,7 @@ for _name, _arity, _doc in (
     ("SET", 2, "acc, value"), ("GET", -1, "acc, *what it comes after: the register's value"), ("BARRIER", -1, "all threads of a workgroup meet"),
     ("SPLAT", 1, "a scalar in every lane"), ("LANES", 0, "the vector 0, 1, 2, …"), ("HREDUCE", 1, "combine the lanes with op arg"),
     ("HSCAN", 1, "each lane combined with those before it with op arg"),
-    ("EXTRACT", 1, "lane arg of a vector"), ("PACK", -1, "scalars to a vector"), ("KERNEL", -1, "one launch: a kernel SINK"),
+    ("EXTRACT", 1, "lane arg of a vector"), ("SHUFFLE", 2, "lanes of two vectors, side by side, by the numbers in arg"), ("PACK", -1, "scalars to a vector"), ("KERNEL", -1, "one launch: a kernel SINK"),
 ): add_op(_name, "kernel", _arity, _doc, shape=_scalar)
 
 

@@ -84,6 +84,7 @@ def _term(nest: _Nest, n: UOp) -> tuple[str, int]:
     if n.op is Ops.MULACC: return f"fma({of(src[0])}, {of(src[1])}, {of(src[2])})", ATOM
     if n.op in (Ops.CAST, Ops.BITCAST): return f"{'bits_' if n.op is Ops.BITCAST else ''}{n.dtype.short}({of(src[0])})", ATOM
     if n.op is Ops.EXTRACT: return f"{of(src[0], ATOM)}.{n.arg}", ATOM
+    if n.op is Ops.SHUFFLE: return f"lanes_{'_'.join(map(str, n.arg))}({of(src[0])}, {of(src[1])})", ATOM
     if n.op is Ops.HREDUCE: return f"{n.arg.name.lower()}_lanes({of(src[0])})", ATOM
     if n.op is Ops.HSCAN: return f"running_{n.arg.name.lower()}({of(src[0])})", ATOM
     if n.op.text and len(src) == 2:

@@ -68,6 +68,7 @@ def structure() -> Iterator[Case]:
     x = normal(8)
     x3 = normal(3, 4)
     yield Case("register vector", lp.vector_register(3), [x3], [x3.sum(0), x3.sum(0).max(keepdims=True)], 16)
+    yield Case("zipped lanes", lp.zipped_lanes(3), [x3, x3 * 2], [np.stack([x3, x3 * 2], 2).reshape(3, 8)[:, :4]], 0)
     yield Case("running lanes", lp.running_lanes(3), [x3], [np.cumsum(x3, 1), np.maximum.accumulate(x3 * x3, 1)], 16)
     yield Case("private memory", lp.reverse_through_scratch(8), [x], [x[::-1].copy()])
     i = np.array([3, 0, 7, 7], np.int32)

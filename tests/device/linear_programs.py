@@ -247,6 +247,17 @@ def running_lanes(rows: int) -> Program:
     return k.program()
 
 
+def zipped_lanes(rows: int) -> Program:
+    """out[rows, 4] = the first halves of x[rows, 4] and y[rows, 4] in turn: x0 y0 x1 y1."""
+    k = Linear("zipped_lanes")
+    out, x, y = (k.buffer(dtypes.float32, rows * 4) for _ in range(3))
+    i = k.loop(0, rows)
+    at = k.put(i * 4)
+    k.store(out, at, k.add(Ops.SHUFFLE, dtypes.float32.vec(4), (k.load(x, at, lanes=4), k.load(y, at, lanes=4)), (0, 4, 1, 5)))
+    k.end(i)
+    return k.program()
+
+
 def reverse_through_scratch(n: int) -> Program:
     """out[i] = x[n - 1 - i], by way of private memory."""
     k = Linear("reverse_through_scratch")

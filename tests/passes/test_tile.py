@@ -68,6 +68,24 @@ def test_sums_in_rounds(cpu, b, m, k, n, dtype):
     np.testing.assert_array_equal(product.numpy(), np.maximum(expected, 0))
 
 
+SQUARES = [((64, 64), (1, 0)), ((33, 70), (1, 0)), ((9, 8), (1, 0)), ((5, 3, 40), (0, 2, 1)), ((12, 20, 31), (2, 1, 0)), ((2, 17, 3, 19), (0, 2, 3, 1))]
+
+
+@pytest.mark.parametrize("shape,order", SQUARES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint8", "bool", "bfloat16"])
+def test_transposes(cpu, shape, order, dtype):
+    x = data(*shape).cast(dtype).realize()
+    np.testing.assert_array_equal((x.permute(order).contiguous() if dtype == "bool" else x.permute(order) * 2).cast("float32").numpy(),
+                                  x.cast("float32").numpy().transpose(order) * (1 if dtype == "bool" else 2))
+
+
+def test_a_transpose_is_turned_in_registers():
+    """Squares of 8x8: three shuffles for each vector that is stored, and no element is loaded by itself."""
+    program, = programs(Tensor.empty(512, 512).T.contiguous(), threads=1)
+    ops = [n.op for n in program.uops]
+    assert ops.count(Ops.SHUFFLE) == 3 * ops.count(Ops.STORE) and all(n.dtype.lanes == 8 for n in program.uops if n.op is Ops.LOAD)
+
+
 def test_operands_are_widened_once():
     x, y = (Tensor.empty(512, 512, dtype="bfloat16") for _ in "xy")
     program, = programs(x @ y, threads=1)
