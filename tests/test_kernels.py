@@ -70,6 +70,13 @@ def test_statistics_of_an_outer_axis_take_a_kernel_each():
     assert count(lambda x: x.softmax(0), data(64, 96)) <= 4
 
 
+@pytest.mark.parametrize("rows, columns, kernels", [(64, 64, 1), (512, 512, 2), (512, 500, 1), (512, 768, 1), (64, 512, 1)])
+def test_rows_of_products_are_not_stored_across_vectors_where_they_push_each_other_out_of_the_cache(rows, columns, kernels):
+    x, w = data(rows, 16), data(16, columns)
+    assert count(lambda: (x @ w).softmax()) == kernels
+    np.testing.assert_allclose((x @ w).softmax().numpy().sum(1), 1, rtol=1e-5)
+
+
 def test_attention_takes_at_most_two_kernels():
     q, k, v = data(2, 4, 64, 16), data(2, 4, 64, 16), data(2, 4, 64, 16)
     assert count(lambda: q.scaled_dot_product_attention(k, v)) <= 2

@@ -25,6 +25,7 @@ STORE_COST = 10          # vector operations that one element's way to memory an
 GATE_COST = 4            # masking the loads of a padded value
 LAUNCH_COST = 4000       # what a kernel of its own costs beside its elements
 STAGE_ELEMENTS = 1 << 16  # the largest scratch row: a quarter of a megabyte of float32, an L2 share
+SAME_SETS = 1 << 11      # bytes between rows that share a set of the first-level cache with every second one
 PARALLEL_WORK = 1 << 15  # below this many operations a kernel need not be parallel
 MAX_COST = 2000          # operations per element beyond which a chain is cut: longer kernels compile slowly and gain nothing
 
@@ -218,7 +219,7 @@ class Chooser:
     def decide(self, n: UOp, wants: list[Want]) -> tuple[str | None, tuple[int, ...] | None]:
         """Why `n` must be stored (or None), and the axes it is staged by (or None)."""
         if n.op.is_movement and n.op is not Ops.PAD or n.op.kind == "identity": return None, None
-        cost, size, work = self.cost[n], max(n.size, 1), reduce_work(n, self.cost, self.stored)
+        cost, size, work, stage = self.cost[n], max(n.size, 1), reduce_work(n, self.cost, self.stored), None
         per_element = work or cost
         if per_element <= 1 and not work: return None, None
         evals = [self.evaluations(w) for w in wants]
@@ -226,12 +227,13 @@ class Chooser:
         if work:
             if work * size > PARALLEL_WORK and is_contraction(n) and any(is_split(i) for i in {i for w in wants for i in w.idx if i.op is not Ops.RANGE}):
                 return "no tile could follow the index at which it is wanted", None
-            if (why := self.not_here(n, wants, evals, work)) is not None:
-                stage = self.stage_axes(n, wants)
-                return (None, stage) if stage is not None else (why, None)
+            why, stage = self.not_here(n, wants, evals, work), self.stage_axes(n, wants)
+            if stage is not None and sum(evals) > n.size and self.turns_rows(n, wants):
+                return "in rows of scratch its vectors would lie across the rows that are stored", None
+            if why is not None: return (None, stage) if stage is not None else (why, None)
         if sum(evals) <= size: return None, None
         store = size * (per_element + STORE_COST) + sum(evals) + LAUNCH_COST
-        stage = self.stage_axes(n, wants)
+        if not work: stage = self.stage_axes(n, wants)
         if stage is not None and size * (per_element + 2) + sum(evals) < min(recompute, store): return None, stage
         if recompute <= store: return None, None
         return f"computing it in place would repeat its {per_element} operations {sum(evals) / size:.3g} times", None
@@ -249,6 +251,14 @@ class Chooser:
             if total > PARALLEL_WORK and parallel < self.min_parallel and parallel < w.root.size:
                 return f"only {parallel} rows share it: too few to keep the device busy"
         return None
+
+    def turns_rows(self, n: UOp, wants: list[Want]) -> bool:
+        """Whether staging a product would make a kernel store as much as it stages across its vectors, element by element, in rows that
+        push each other out of the first-level cache: a way of it is 4 kB, so rows of a multiple of 2 kB fall on two sets (scores of
+        8 x 1024 x 1024 and their exponentials: 38 ms instead of 25). Where a second product follows, as in attention, its tile is stored."""
+        if self.target.has_grid or not is_contraction(n) or n.size * n.dtype.itemsize <= self.target.l2_bytes: return False
+        return all(w.root.size >= n.size and w.root.shape[-1] * w.root.dtype.itemsize % SAME_SETS == 0
+                   and not self.facts[w.root].contractions for w in wants)
 
     def _under_fold(self, n: UOp) -> bool:
         if not hasattr(self, "_folded"):
