@@ -56,6 +56,17 @@ def affine(x: UOp) -> tuple[dict[UOp, int], int]:
     return {n: c for n, c in terms.items() if c}, const
 
 
+def join_remainders(terms: dict[UOp, int], const: int) -> tuple[dict[UOp, int], int]:
+    """The same sum with x % c + k * (x // c) as x + (k - c) * (x // c): of the two divisions one is left."""
+    for n in [n for n in terms if n.op is Ops.CMOD and n.src[1].op is Ops.CONST]:
+        quotient = UOp(Ops.CDIV, n.dtype, n.src)
+        if quotient not in terms: continue
+        k, (inner, more) = terms.pop(n), affine(n.src[0])
+        for t, c in ((quotient, -k * n.src[1].arg), *((t, k * c) for t, c in inner.items())): terms[t] = terms.get(t, 0) + c
+        const += k * more
+    return {n: c for n, c in terms.items() if c}, const
+
+
 def identity(op: Op, dtype: DType) -> bool | int | float:
     """The value that changes nothing under a reduction's `op`."""
     if op is Ops.MAX: return dtype.min
@@ -170,7 +181,7 @@ class _Linearizer:
     def split_address(self, n: UOp) -> UOp:
         idx = n.src[1]
         if not self.regs[idx] and self.lane[idx] is None: return n
-        terms, const = affine(idx)
+        terms, const = join_remainders(*affine(idx))
         axes: list[tuple[UOp, int]] = []
         lane, lane_axis = 0, None
         rest: list[tuple[UOp, int]] = []
@@ -380,6 +391,7 @@ class _Linearizer:
             return self.make(Ops.CONST, dtype, (), dtype.scalar.const(n.op.py(*(s.arg for s in src))))
         if n.op is Ops.WHERE and src[0].op is Ops.CONST: return src[1] if src[0].arg else src[2]
         if n.op is Ops.ADD and src[1].op is Ops.CONST and dtype.is_int and dtype.lanes == 1: return self.plus(src[0], src[1].arg)
+        if n.op is Ops.ADD and src[0].op is Ops.CONST and dtype.is_int and dtype.lanes == 1: return self.plus(src[1], src[0].arg)
         if n.op is Ops.CAST and src[0].op is Ops.LANES and dtype.is_int: return self.make(Ops.LANES, dtype)
         if n.op is Ops.CAST and src[0].op is Ops.CONST and dtype.is_int and src[0].dtype.is_int:
             return self.make(Ops.CONST, dtype, (), dtype.scalar.const(src[0].arg))
