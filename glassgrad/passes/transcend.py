@@ -3,7 +3,7 @@
 in:      one node of EXP EXP2 LOG LOG2 SIN COS TANH ERF POW TRUNC, scalar or vector, any float dtype
 out:     a small graph of the same value; float32 and float64 within 2 ulp over their whole domain (measured: see
          tests/passes/test_transcend.py), inf, NaN, signed zeros and subnormal numbers as IEEE 754 and C99 (annex F) say;
-         smaller floats are computed in float32 and rounded once
+         smaller floats are computed in float32 and rounded once; what `span` knows of an argument is not tested again
 source:  argument reduction after W. Cody and W. Waite, Software manual for the elementary functions (1980), and for large
          arguments of SIN and COS after M. Payne and R. Hanek (SIGNUM 1983); POW in double-word arithmetic after T. Dekker (1971);
          the splitting of ERF into a polynomial and 1 - 2**polynomial as N. Juffa does; coefficients are our own (tools/polynomials.py)
