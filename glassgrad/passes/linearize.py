@@ -128,8 +128,8 @@ class _Linearizer:
             if n.arg.kind in REGISTER: regs.append(n)
             lane = n if n.arg.kind == "LANE" else None
         for s in n.src:
-            loops |= self.loops[s]
-            regs += [r for r in self.regs[s] if r not in regs]
+            if self.loops[s]: loops |= self.loops[s]
+            if self.regs[s]: regs += [r for r in self.regs[s] if r not in regs]
             if self.lane[s] is not None:
                 if lane is not None and lane is not self.lane[s] and not (n.op in CLOSERS and s in n.src[1:]):
                     raise CompilerBug(f"linearize: {n.op} depends on two SIMD axes, {lane.arg} and {self.lane[s].arg}")
@@ -146,7 +146,7 @@ class _Linearizer:
             regs = [r for r in regs if r not in own] if n.op is Ops.REDUCE else []
             if lane in own or n.op is Ops.END: lane = None
         if n.op is Ops.AFTER: regs, lane, loops = [], None, loops
-        self.loops[n], self.regs[n], self.lane[n] = loops, tuple(sorted(regs, key=lambda r: r.arg.id)), lane
+        self.loops[n], self.regs[n], self.lane[n] = loops, tuple(sorted(regs, key=lambda r: r.arg.id)) if regs else (), lane
 
     def level(self, r: UOp) -> int:
         """How many loops are open inside loop `r`."""
@@ -232,7 +232,7 @@ class _Linearizer:
     def make(self, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: object = None) -> UOp:
         """Append a new node; what combines a reduction may be an op that the target lacks."""
         n = UOp(op, dtype, src, arg)
-        made = lower_op(n, self.target) if op not in self.target.ops and op.is_alu else None
+        made = lower_op(n, self.target) if op.is_alu and op not in self.target.ops else None
         if made is None: return self.emit(n)
         for s in made.toposort(stop=lambda m: m in src): self.emit(s)
         return made
@@ -244,6 +244,7 @@ class _Linearizer:
             if n.op is Ops.REDUCE: self.reduce(n)
             elif n.op is Ops.END: self.nest(n.src[1:], lambda: None)
             elif n.op is Ops.SINK: pass
+            elif not self.regs[n]: self.instance(n, ())
             else:
                 for coords in itertools.product(*(range(r.src[0].arg) for r in self.regs[n])): self.instance(n, coords)
 

@@ -34,23 +34,22 @@ class DType:
     lanes: int = 1
     _vecs: dict[int, DType] = field(default_factory=dict, repr=False)
 
+    # asked for all the time, so they are found once
+    itemsize: int = field(init=False)        # bytes of one scalar
+    is_float: bool = field(init=False)
+    is_int: bool = field(init=False)
+    is_bool: bool = field(init=False)
+    is_unsigned: bool = field(init=False)
+    scalar: DType = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kind, scalar = self.kind, self if self.lanes == 1 else TABLE[self.name]
+        facts = {"itemsize": max(self.bits // 8, 1), "is_float": kind == "float", "is_int": kind in ("int", "uint"), "is_bool": kind == "bool",
+                 "is_unsigned": kind == "uint", "scalar": scalar}
+        for name, fact in facts.items(): object.__setattr__(self, name, fact)
+
     def __repr__(self) -> str: return f"dtypes.{self.name}" + (f".vec({self.lanes})" if self.lanes > 1 else "")
     def __reduce__(self) -> Any: return _by_name, (self.name, self.lanes)
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one scalar."""
-        return max(self.bits // 8, 1)
-    @property
-    def scalar(self) -> DType: return self if self.lanes == 1 else TABLE[self.name]
-    @property
-    def is_float(self) -> bool: return self.kind == "float"
-    @property
-    def is_int(self) -> bool: return self.kind in ("int", "uint")
-    @property
-    def is_bool(self) -> bool: return self.kind == "bool"
-    @property
-    def is_unsigned(self) -> bool: return self.kind == "uint"
 
     def vec(self, lanes: int) -> DType:
         """The SIMD vector type of `lanes` scalars of this type."""
