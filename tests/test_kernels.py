@@ -7,6 +7,7 @@ import pytest
 from glassgrad import Device, GlobalCounters, Tensor, nn
 from glassgrad.engine.plan import _plans
 from glassgrad.engine.realize import forget_everything
+from glassgrad.passes import kernels
 
 
 def data(*shape: int) -> Tensor: return Tensor(np.random.default_rng(0).standard_normal(shape).astype("float32")).realize()
@@ -180,3 +181,25 @@ def test_a_training_step_of_a_convolution_and_a_norm():
             (norm(conv(x)).relu() * x).sum().backward()
             return optimizer.schedule_step()
     assert count(step) <= 10
+
+
+def test_kernels_alike_are_written_once_and_read_what_is_theirs(monkeypatch):
+    forget_everything()
+    written = []
+    write = kernels._Cutter.write
+    monkeypatch.setattr(kernels._Cutter, "write", lambda self: (written.append(self), write(self))[1])
+    rng = np.random.default_rng(3)
+    x, *ws = (rng.standard_normal((32, 32)).astype("float32") for _ in range(5))
+    y, want = Tensor(x).realize(), x
+    for w in ws:
+        y, want = (y @ Tensor(w).realize()).relu(), np.maximum(want @ w, 0)
+    np.testing.assert_allclose(y.numpy(), want, rtol=1e-4, atol=1e-3)
+    assert len(written) == 1
+
+
+def test_kernels_that_differ_in_a_number_are_not_alike():
+    numbers = (2.0, 0.0, -0.0, 3.0)
+    values = [Tensor.full((64, 128), 1.5 + i).contiguous().realize() * c for i, c in enumerate(numbers)]      # one kernel each
+    Tensor.realize(*values)
+    for i, (v, c) in enumerate(zip(values, numbers)):
+        assert np.unique(v.numpy()).tolist() == [(1.5 + i) * c] and np.signbit(v.numpy()).all() == np.signbit(c)

@@ -29,6 +29,9 @@ def find_reuses(uops: Sequence[UOp]) -> tuple[tuple[int, int], ...]:
     After the kernel an output is complete, so for the last part it is enough to count: as many elements are stored as there are.
     Overlapping tiles store more, gates fewer; both are left alone.
     """
+    params = {n for n in uops if n.op is Ops.PARAM and n.arg.kind == "buffer"}
+    written = {_under(n.src[0]) for n in uops if n.op is Ops.STORE}
+    if not any(_is_like(o, i) for o in params & written for i in params - written): return ()
     turns = [1]                        # how often the instructions of each open loop run
     hidden: set[UOp] = set()           # nodes whose value depends on data
     reads: dict[UOp, _Access] = {}
@@ -40,8 +43,7 @@ def find_reuses(uops: Sequence[UOp]) -> tuple[tuple[int, int], ...]:
         elif op is Ops.RANGE: turns.append(turns[-1] * (n.src[0].arg if n.src[0].op is Ops.CONST else 0))
         elif op is Ops.END: turns.pop()
         elif op is Ops.LOAD or op is Ops.STORE:
-            buf, idx = n.src[0], n.src[1]
-            while buf.op is Ops.AFTER: buf = buf.src[0]
+            buf, idx = _under(n.src[0]), n.src[1]
             if buf.op is not Ops.PARAM: continue
             value = n.src[2] if op is Ops.STORE else n
             a = (writes if op is Ops.STORE else reads).setdefault(buf, _Access())
@@ -54,7 +56,15 @@ def find_reuses(uops: Sequence[UOp]) -> tuple[tuple[int, int], ...]:
     for o, w in writes.items():
         if not w.is_known or w.elements != o.arg.size or o in reads: continue
         for i, r in reads.items():
-            fits = i.arg.size == o.arg.size and i.dtype.itemsize == o.dtype.itemsize and i not in writes and r.is_known
-            if fits and all(w.lanes.get(idx) == lanes and r.last[idx] < w.first[idx] for idx, lanes in r.lanes.items()):
+            if _is_like(o, i) and i not in writes and r.is_known and all(w.lanes.get(idx) == lanes and r.last[idx] < w.first[idx] for idx, lanes in r.lanes.items()):
                 out.append((o.arg.slot, i.arg.slot))
     return tuple(sorted(out))
+
+
+def _is_like(o: UOp, i: UOp) -> bool: return o.arg.size == i.arg.size and o.dtype.itemsize == i.dtype.itemsize
+
+
+def _under(buf: UOp) -> UOp:
+    """The PARAM or SCRATCH under a chain of AFTER."""
+    while buf.op is Ops.AFTER: buf = buf.src[0]
+    return buf

@@ -307,3 +307,15 @@ def test_budget_is_for_endless_rewrites_only():
 def test_toposort_is_what_rewrite_walks():
     n = (P + Q) * (P + Q)
     assert toposort((n,))[-1] is n and rewrite(n, RuleSet("none")) is n
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_weighted_sum_is_what_simplify_makes_step_by_step(seed):
+    rng = random.Random(seed)
+    r = [UOp.range(i, rng.randint(1, 9)) for i in range(5)]
+    atoms = [*r, r[0] // 3, r[0] % 3, (r[1] * 4 + r[2]) // 8, (r[1] * 4 + r[2]) % 8, r[3] * 4 + r[4] + 7, (r[3] * 6 + r[4]).min(11)]
+    parts = [(algebra.simplify(rng.choice(atoms)), rng.choice((-3, -1, 1, 1, 2, 3, 8))) for _ in range(rng.randint(1, 6))]
+    const = rng.randint(-4, 4)
+    step = r[0].const_like(const)
+    for x, k in parts: step = algebra.simplify(step + algebra.simplify(x * k))
+    assert algebra.weighted_sum(r[0].dtype, parts, const) is step
