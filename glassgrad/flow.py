@@ -43,6 +43,7 @@ def rules(rule_set: Any) -> Callable[[UOp, Target], UOp]:
 TENSOR_FLOW = (
     Pass("order by keys", "sorting would compare floats with all their cases, and order everything to find the first few", order.order_by_keys, "TENSOR"),
     Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there", windows.fold_to_windows, "TENSOR"),
+    Pass("compare places", "writing one place of each row would copy the rows one by one, alone in its kernel", prepare.compare_places, "TENSOR"),
     Pass("normalise last", "softmax's weights would be divided one by one before they are summed with", prepare.normalise_last, "TENSOR"),
     Pass("bound exponents", "softmax's exponentials would be made ready for overflow, which never comes", prepare.bound_exponents, "TENSOR"),
     Pass("simplify shapes", "every needless view costs index arithmetic in a kernel", rules(algebra.shapes), "TENSOR"),

@@ -32,6 +32,8 @@ ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression 
     "order by keys": ("nothing here is sorted", "Tensor.empty(8, dtype='uint8').sort()[0]"),
     "folds to windows": ("nothing here sums over overlapping windows, as the gradient of a convolution does",
                          "Tensor.empty(1, 1, 6).conv_transpose2d(Tensor.empty(1, 1, 3))"),
+    "compare places": ("nothing here is written where an index says",
+                       "Tensor.empty(8).scatter(0, Tensor.empty(1, dtype='int32'), Tensor.empty(1))"),
     "normalise last": ("softmax's weights are the result", "Tensor.empty(8, 8).softmax() @ Tensor.empty(8, 8)"),
     "online softmax": ("64 scores fit any cache",
                        "Tensor.empty(64, 64).scaled_dot_product_attention(Tensor.empty(8192, 64), Tensor.empty(8192, 64))"),

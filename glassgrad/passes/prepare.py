@@ -22,6 +22,25 @@ GPU_PARTS = 1024
 PIECE = 64          # a multiple of this many elements makes a part: it begins where the cache lines of a whole array do
 
 
+def compare_places(sink: UOp, target: Target) -> UOp:
+    """A SCATTER of one place for each row -> where(place == index, value, base), which is elementwise.
+
+    It fuses, keeps the layout of its base, and may be computed in the memory of the base: writing keys and values at a position to 24
+    caches was 12 of 39 ms of a step of decoding with GPT-2.
+    """
+    memo: dict[UOp, UOp] = {}
+    for n in sink.toposort():
+        src = tuple(memo[s] for s in n.src)
+        memo[n] = n if src == n.src else n.replace(src=src)
+        if n.op is not Ops.SCATTER: continue
+        (base, index, x), (axis, op) = src, n.arg
+        if any(m != (1 if a == axis else n.shape[a]) for a, m in enumerate(index.shape)): continue
+        place = UOp.iota(n.shape[axis]).reshape(tuple(m if a == axis else 1 for a, m in enumerate(n.shape))).expand(n.shape)
+        value = x.expand(n.shape)
+        memo[n] = place.cast(index.dtype).eq(index.expand(n.shape)).where(value if op is None else base.alu(op, value), base)
+    return memo[sink]
+
+
 def normalise_last(sink: UOp, target: Target) -> UOp:
     """sum((e * r) * v) with r the same for all that is summed -> sum(e * v) * r, where e is an exponential that nobody else wants times r.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glassgrad import Tensor
+from glassgrad import GlobalCounters, Tensor
 from glassgrad.passes.prepare import bound_exponents
 from glassgrad.show import follow
 from glassgrad.target.llvm import cpu_target
@@ -55,3 +55,17 @@ def test_parts_are_the_same_for_any_number_of_threads():
     names = [[call.name for call, _, _ in follow(x.sum(), cpu_target("+avx2,+fma", threads=n)).kernels] for n in (1, 2, 7)]
     assert names[0] == names[1] == names[2]
     assert len(names[0]) == 2
+
+
+@pytest.mark.parametrize("reduce", [None, "add", "multiply"])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_one_place_of_each_row_is_compared(reduce, place):
+    """Written elementwise, in one kernel with what is done before and after."""
+    x, y = np.arange(15, dtype=np.float32).reshape(3, 5), np.full((3, 1), 2, np.float32)
+    index = np.full((3, 1), place, np.int32)
+    want = x + 1
+    want[:, place] = {None: y, "add": want[:, [place]] + y, "multiply": want[:, [place]] * y}[reduce][:, 0]
+    lazy = (Tensor(x) + 1).scatter(1, Tensor(index), Tensor(y), **({"reduce": reduce} if reduce else {})) * 3
+    GlobalCounters.reset()
+    np.testing.assert_array_equal(lazy.numpy(), want * 3)
+    assert GlobalCounters.kernel_count == 1
