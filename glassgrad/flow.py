@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, narrow, online, order, pairs, prepare, scratch, tile, windows
+from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, narrow, online, order, pairs, prepare, scratch, spell, tile, windows, winograd
 from glassgrad.passes.kernels import KernelCall
 from glassgrad.passes.reuse import find_reuses
 from glassgrad.rewrite import driver, trace
@@ -44,6 +44,7 @@ TENSOR_FLOW = (
     Pass("order by keys", "sorting would compare floats with all their cases, and order everything to find the first few", order.order_by_keys, "TENSOR"),
     Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there", windows.fold_to_windows, "TENSOR"),
     Pass("compare places", "writing one place of each row would copy the rows one by one, alone in its kernel", prepare.compare_places, "TENSOR"),
+    Pass("small convolutions", "a 3x3 convolution would multiply four times as often as it must", winograd.small_convolutions, "TENSOR"),
     Pass("normalise last", "softmax's weights would be divided one by one before they are summed with", prepare.normalise_last, "TENSOR"),
     Pass("bound exponents", "softmax's exponentials would be made ready for overflow, which never comes", prepare.bound_exponents, "TENSOR"),
     Pass("simplify shapes", "every needless view costs index arithmetic in a kernel", rules(algebra.shapes), "TENSOR"),
@@ -54,6 +55,7 @@ TENSOR_FLOW = (
 KERNEL_FLOW = (
     Pass("simplify", "constants and gates that say nothing would be computed for every element", rules(algebra.all)),
     Pass("pair products", "16-bit multipliers would compute one small product at a time", pairs.pair_products, when=lambda t: Ops.PAIRMUL in t.ops),
+    Pass("spell out tables", "the zeros and ones of a constant matrix would be multiplied with", spell.spell_out),
     Pass("tile", "threads, vectors and registers would stand idle", tile.tile),
     Pass("narrow loops", "what a mask leaves out would be computed for nothing", narrow.narrow_loops,
          when=lambda t: not t.in_step),

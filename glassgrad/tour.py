@@ -28,12 +28,15 @@ from the tensor graph to LLVM IR for a CPU with AVX2. Read it beside `glassgrad/
 A line is a node: `%3 = add f32 %1 %2`. `%3` is its number, `add` its op, `f32` its dtype, then come its sources and its argument.
 """
 
+CONVOLUTION = "Tensor.empty(1, 256, 4096).conv2d(Tensor.empty(256, 256, 3))"
 ELSEWHERE = {   # a pass that this tensor does not need: why, and an expression that needs it
     "order by keys": ("nothing here is sorted", "Tensor.empty(8, dtype='uint8').sort()[0]"),
     "folds to windows": ("nothing here sums over overlapping windows, as the gradient of a convolution does",
                          "Tensor.empty(1, 1, 6).conv_transpose2d(Tensor.empty(1, 1, 3))"),
     "compare places": ("nothing here is written where an index says",
                        "Tensor.empty(8).scatter(0, Tensor.empty(1, dtype='int32'), Tensor.empty(1))"),
+    "small convolutions": ("nothing here is a convolution", CONVOLUTION),
+    "spell out tables": ("nothing here is multiplied by constants of a table", CONVOLUTION),
     "normalise last": ("softmax's weights are the result", "Tensor.empty(8, 8).softmax() @ Tensor.empty(8, 8)"),
     "online softmax": ("64 scores fit any cache",
                        "Tensor.empty(64, 64).scaled_dot_product_attention(Tensor.empty(8192, 64), Tensor.empty(8192, 64))"),

@@ -146,6 +146,7 @@ RULES: dict[Op, Callable[..., Any]] = {
     Ops.BIND: lambda n, var, value: value,
     Ops.VAR: lambda n: np.array(n.arg.lo),
     Ops.IOTA: lambda n: np.arange(n.arg),
+    Ops.TABLE: lambda n: np.array(n.arg),
     Ops.LEAF: lambda n, x: x,
     Ops.CONTIGUOUS: lambda n, x: x,
     Ops.DETACH: lambda n, x: x,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from glassgrad.device.buffer import Buffer, owned
 from glassgrad.device.device import Device, DeviceBase, Launch, Replay, Slot
 from glassgrad.engine import cache, check, debug
-from glassgrad.engine.context import BEAM, CHECK, DEBUG, VIZ, code_key
+from glassgrad.engine.context import BEAM, CHECK, DEBUG, VIZ, WINO, code_key
 from glassgrad.engine.counters import GlobalCounters
 from glassgrad.engine.limits import Limits, limits_of
 from glassgrad.engine.memory import ALIGN_BYTES, Life, MemoryPlan, plan_memory
@@ -314,7 +314,7 @@ def _make_plan(graph: UOp, device: DeviceBase) -> Plan:
     units: dict[int, int] = {}
     programs: list[Unit] = []
     rows: list[Row] = []
-    for call in flow.schedule(graph, device.target, check=CHECK.value >= 1):
+    for call in flow.schedule(graph, device.target.with_(wino=WINO.value != 0), check=CHECK.value >= 1):
         for slot, (size, dtype) in call.new_slots.items(): slots[slot] = SlotFacts(size, dtype)
         unit = unit_for(call.ast, device, call.name)
         if id(unit) not in units:

@@ -84,7 +84,26 @@ def is_contraction(n: UOp) -> bool:
     """Whether a reduction multiplies values that are repeated along some axis, so that its operands are read again and again."""
     x = n.src[0]
     while x.op in (Ops.CAST, Ops.RESHAPE, Ops.PERMUTE): x = x.src[0]
-    return x.op is Ops.MUL and any(s.op is Ops.EXPAND for s in x.src)
+    return x.op is Ops.MUL and any(s.op is Ops.EXPAND for s in x.src) and not any(map(is_table, x.src))
+
+
+def is_table(x: UOp) -> bool: return x.op is Ops.EXPAND and x.src[0].op is Ops.RESHAPE and x.src[0].src[0].op is Ops.TABLE
+
+
+def table_axes(n: UOp) -> list[int]:
+    """The axes of what a reduction multiplies along which some TABLE changes: its kernel spells their loops out."""
+    tables, stack = [], [n.src[0]] if n.op is Ops.REDUCE else []
+    while stack:
+        x = stack.pop()
+        if x.op is Ops.MUL: stack += x.src
+        elif is_table(x): tables.append(x.src[0].shape)
+    return [a for a, m in enumerate(n.src[0].shape) if any(t[a] == m > 1 for t in tables)] if tables else []
+
+
+def is_spelled(i: UOp) -> bool:
+    """Whether a loop can be spelled out of an index into a TABLE."""
+    if i.op is Ops.CMOD and i.src[1].op is Ops.CONST and i.src[0].op is Ops.RANGE: return i.src[0].src[0].arg % i.src[1].arg == 0
+    return i.op is Ops.RANGE or i is ZERO
 
 
 def is_split(i: UOp) -> bool:
@@ -105,6 +124,7 @@ class Chooser:
         self.loops: dict[UOp, tuple[UOp, ...]] = {}      # of each stored value's kernel
         self.facts: dict[UOp, Facts] = {}
         self.axes: dict[UOp, Axes] = {}                  # which each kernel numbers from 0
+        self.spelled: dict[UOp, set[UOp]] = {}           # loops of each kernel that TABLEs are read in
         self.min_parallel = 1024 if target.has_grid else 4
         self.stage_limit = 1024 if target.has_grid else STAGE_ELEMENTS
 
@@ -195,6 +215,7 @@ class Chooser:
             for s in (index, x): self.want(s, Want(want.root, inner, TRUE, loops))
             return
         else: wanted = demands(n, want.idx, want.gate, self.axes[want.root], self.gather)
+        for a in table_axes(n): self.spelled.setdefault(want.root, set()).add(wanted[0].idx[a])
         for d in wanted:
             self.want(d.src, Want(want.root, d.idx, d.gate, want.loops + d.ranges))
 
@@ -205,14 +226,19 @@ class Chooser:
         return UOp(Ops.GATHER, ZERO.dtype, tuple(i for i in idx if i is not ZERO) or (ZERO,), n.src[1])
 
     def evaluations(self, w: Want) -> int:
-        """How often the value is computed for this want: once per turn of every loop down to the innermost it depends on."""
-        return trips(w.loops[:self.depth(w)])
+        """How often the value is computed for this want: once per turn of every loop down to the innermost it depends on. Copies of a loop
+        that is spelled out share what does not change in it."""
+        loops = w.loops[:self.depth(w)]
+        if spelled := self.spelled.get(w.root): loops = tuple(r for r in loops if r not in spelled or r in self.axes_of(w))
+        return trips(loops)
+
+    def axes_of(self, w: Want) -> frozenset[UOp]: return free_axes(w.gate).union(*map(free_axes, w.idx))
 
     def depth(self, w: Want) -> int:
         """The loops down to the innermost that this want depends on."""
         depth = len(w.loops)
         if not depth or w.loops[-1] in w.idx: return depth
-        deps = free_axes(w.gate).union(*map(free_axes, w.idx))
+        deps = self.axes_of(w)
         while depth and w.loops[depth - 1] not in deps: depth -= 1
         return depth
 
@@ -225,6 +251,9 @@ class Chooser:
         evals = [self.evaluations(w) for w in wants]
         recompute = per_element * sum(evals)
         if work:
+            kept = [a for a in range(n.src[0].ndim) if a not in n.arg.axes] if (spelled := table_axes(n)) else []
+            if any(a in spelled and not is_spelled(i) for w in wants for a, i in zip(kept, w.idx)):
+                return "the loops of its constants could not be spelled out", None
             if work * size > PARALLEL_WORK and is_contraction(n) and any(is_split(i) for i in {i for w in wants for i in w.idx if i.op is not Ops.RANGE}):
                 return "no tile could follow the index at which it is wanted", None
             why, stage = self.not_here(n, wants, evals, work), self.stage_axes(n, wants)

@@ -271,6 +271,7 @@ class _Cutter:
                 gate = TRUE     # a channel's scale in a padded image: what is read outside is not used, so it need not be read under masks
             return load(self.param(n, "buffer", n.size), at, gate)
         if n.op is Ops.IOTA: return simplify(idx[0].cast(n.dtype))
+        if n.op is Ops.TABLE: return n.replace(src=idx)
         if n.op in (Ops.KEY, Ops.VAR): return self.param(n, "value", 1)
         return None
 

@@ -67,6 +67,11 @@ def join_remainders(terms: dict[UOp, int], const: int) -> tuple[dict[UOp, int], 
     return {n: c for n, c in terms.items() if c}, const
 
 
+def _size(buf: UOp) -> int:
+    """The elements of a kernel's argument; 0 for other memory."""
+    return buf.arg.size if buf.op is Ops.PARAM else 0
+
+
 def identity(op: Op, dtype: DType) -> bool | int | float:
     """The value that changes nothing under a reduction's `op`."""
     if op is Ops.MAX: return dtype.min
@@ -435,6 +440,12 @@ class _Linearizer:
         if idx.dtype.lanes == 1 and (not isinstance(n.arg, Offsets) or n.arg.lane == 0) and lanes > 1:  # only the gate depends on the lane
             if not gate: return self.vector(self.make(Ops.LOAD, n.dtype, (buf, idx)), n.dtype.vec(lanes))
             idx = self.vector(idx, idx.dtype.vec(lanes))
+        if gate and gate[0].dtype.lanes == 1 and idx.op is Ops.ADD and idx.dtype.lanes > 1 and n.arg.lane * (lanes - 1) < _size(buf):
+            # all lanes or none: the first elements are read in place of what may not be
+            vec, (first, steps) = n.dtype.vec(lanes), idx.src
+            first = self.make(Ops.WHERE, n.src[1].dtype, (gate[0], first.src[0], self.make(Ops.CONST, n.src[1].dtype, (), 0)))
+            value = self.make(Ops.LOAD, vec, (buf, self.make(Ops.ADD, idx.dtype, (self.vector(first, idx.dtype), steps))))
+            return self.make(Ops.WHERE, vec, (self.vector(gate[0], vec), value, self.make(Ops.CONST, vec, (), n.const_like(0).arg)))
         if gate and gate[0].dtype.lanes > 1 and idx.dtype.lanes > 1: gate = (self.vector(gate[0], idx.dtype),)
         return self.make(Ops.LOAD, n.dtype.vec(lanes), (buf, idx, *gate))
 

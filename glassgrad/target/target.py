@@ -32,6 +32,7 @@ class Target:
     index_dtype: DType = dtypes.int64
     fma: bool = False
     in_step: bool = False                        # all threads take the same turns of every loop: the interpreter
+    wino: bool = True                            # whether convolutions may be transformed, at a loss of a few bits
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
     llc_bytes: int = 8 << 20
@@ -50,7 +51,7 @@ class Target:
         """A text that is equal for equal targets in any process: for cache keys on disk."""
         sets = (sorted(o.name for o in self.ops), sorted(d.name for d in self.dtypes), sorted(d.name for d in self.storage_dtypes))
         facts = (self.name, self.lanes, self.registers, self.has_grid, self.max_local, self.shared_bytes, self.threads,
-                 self.index_dtype.name, self.fma, self.in_step, self.l1_bytes, self.l2_bytes, self.llc_bytes, self.features)
+                 self.index_dtype.name, self.fma, self.in_step, self.wino, self.l1_bytes, self.l2_bytes, self.llc_bytes, self.features)
         return repr((facts, sets))
 
     @cached_property

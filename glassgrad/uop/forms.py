@@ -27,16 +27,16 @@ class Form(NamedTuple):
 def _ops(names: str) -> frozenset[Op]: return frozenset(getattr(Ops, name) for name in names.split())
 
 
-TENSOR = Form("TENSOR", _ops("BUFFER CONST KEY VAR IOTA LEAF BIND RESHAPE EXPAND PERMUTE PAD SHRINK FLIP UNFOLD FOLD CAT REDUCE SCAN "
+TENSOR = Form("TENSOR", _ops("BUFFER CONST KEY VAR IOTA TABLE LEAF BIND RESHAPE EXPAND PERMUTE PAD SHRINK FLIP UNFOLD FOLD CAT REDUCE SCAN "
                              "GATHER SCATTER SORT CONTIGUOUS STAGE DETACH SURROGATE COPY SINK"), frozenset())
-KERNEL = Form("KERNEL", _ops("PARAM CONST VAR RANGE SPECIAL SCRATCH LOAD STORE AFTER END REDUCE SCAN SORT STAGE SINK BARRIER"),
+KERNEL = Form("KERNEL", _ops("PARAM CONST VAR TABLE RANGE SPECIAL SCRATCH LOAD STORE AFTER END REDUCE SCAN SORT STAGE SINK BARRIER"),
               _ops("REDUCE SCAN SORT STAGE"))
 LINEAR = Form("LINEAR", _ops("PARAM CONST RANGE END SPECIAL SCRATCH LOAD STORE AFTER ACC SET GET BARRIER SPLAT LANES HREDUCE HSCAN "
                              "EXTRACT PACK SHUFFLE"), frozenset())
 FORMS = {f.name: f for f in (TENSOR, KERNEL, LINEAR)} | {"LOOPS": KERNEL}
 
 ARGS: dict[Op, Any] = {
-    Ops.BUFFER: BufferArg, Ops.KEY: KeyArg, Ops.VAR: VarArg, Ops.IOTA: int, Ops.RESHAPE: tuple, Ops.EXPAND: tuple, Ops.PERMUTE: tuple,
+    Ops.BUFFER: BufferArg, Ops.KEY: KeyArg, Ops.VAR: VarArg, Ops.IOTA: int, Ops.TABLE: tuple, Ops.RESHAPE: tuple, Ops.EXPAND: tuple, Ops.PERMUTE: tuple,
     Ops.PAD: tuple, Ops.SHRINK: tuple, Ops.FLIP: tuple, Ops.UNFOLD: UnfoldArg, Ops.FOLD: UnfoldArg, Ops.CAT: int, Ops.REDUCE: ReduceArg,
     Ops.SCAN: ReduceArg, Ops.GATHER: int, Ops.SCATTER: ScatterArg, Ops.SORT: SortArg, Ops.COPY: str, Ops.PARAM: ParamArg,
     Ops.RANGE: RangeArg, Ops.SCRATCH: ScratchArg, Ops.SPECIAL: SpecialArg, Ops.ACC: int, Ops.EXTRACT: int, Ops.SHUFFLE: tuple, Ops.HREDUCE: Op, Ops.HSCAN: Op,

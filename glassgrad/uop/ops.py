@@ -142,6 +142,8 @@ add_op("CONST", "leaf", 0, "a Python value", shape=_scalar)
 add_op("KEY", "leaf", 0, "a random key: seed and counter packed in a uint64 scalar", shape=_scalar)
 add_op("VAR", "leaf", 0, "a named integer bound when the program runs", shape=_scalar)
 add_op("IOTA", "leaf", 0, "0, 1, …, arg-1", shape=lambda src, arg: (arg,))
+add_op("TABLE", "leaf", -1, "the numbers in arg; in a kernel the one at the place that its source says",
+       shape=lambda src, arg: () if src else (len(arg),))
 add_op("LEAF", "identity", 1, "a value with an identity of its own (arg): two equal constants stay two variables", shape=_same)
 add_op("BIND", "identity", 2, "a VAR with its value", shape=_scalar)
 
