@@ -112,9 +112,9 @@ class Kernel:
             if all(may_stage(a, s) for a in loads):
                 for a in loads: a.value = x
 
-    def bytes(self, a: Access) -> int:
-        """What an access reads in all, at most."""
-        return math.prod(size(r) for r in self.free[a.node]) * a.node.dtype.itemsize
+    def bytes(self, a: Access, s: Statement) -> int:
+        """What an access reads at most while those loops around a statement stand still that all its operands follow: a batch's."""
+        return math.prod(size(r) for r in self.free[a.node] if r in s.own or not all(b.depends(r) for b in s.accesses)) * a.node.dtype.itemsize
 
     def new_range(self, n: int | UOp, kind: str) -> UOp:
         self.next_id += 1

@@ -182,7 +182,7 @@ def round_depth(k: Kernel, s: Statement, lane: UOp | None, panels: list[UOp], ta
     r, n, inner = s.own[0], size(s.own[0]), math.prod(size(r) for r in s.own[1:])
     if not panels:
         if len(s.own) > 1 or stays_near(k, s, lane, target): return None
-        far = any(a.step(lane) == 1 and is_far(a, s) and k.bytes(a) > target.l2_bytes for a in s.accesses)
+        far = any(a.step(lane) == 1 and is_far(a, s) and k.bytes(a, s) > target.l2_bytes for a in s.accesses)
         return (r, FEW_ROWS) if far and n >= 8 * FEW_ROWS else None
     # a window's other operand lies in many far rows: in rounds those of one stay near from tile to tile (512 channels of 7x7: 0.7 to 0.85
     # of the time), while one that is read along needs none
@@ -196,8 +196,8 @@ def stays_near(k: Kernel, s: Statement, lane: UOp, target: Target) -> bool:
     columns = [a for a in s.accesses if a.step(lane) == 1]
     width = 3 * target.lanes * math.prod(size(r) for r in s.own)
     return len(columns) == 1 and 2 * width * columns[0].node.dtype.itemsize <= target.l1_bytes \
-        and k.bytes(columns[0]) > target.l2_bytes \
-        and all(2 * k.bytes(a) <= target.l2_bytes and a.step(lane) == 0 for a in s.accesses if a is not columns[0])
+        and k.bytes(columns[0], s) > target.l2_bytes \
+        and all(2 * k.bytes(a, s) <= target.l2_bytes and a.step(lane) == 0 for a in s.accesses if a is not columns[0])
 
 
 def is_far(a: Access, s: Statement, which: Callable[[Iterable[bool]], bool] = any) -> bool:

@@ -141,7 +141,7 @@ class Plan:
             apart, rows = math.prod(map(size, batch)), math.prod(size(r) for r in s.free if r is not lane and r not in batch)
             pieces = PIECES // 2 * target.threads // apart if target.threads > 1 else 1
             return min(max(target.l2_bytes // 2 // (4 * rows * width), 1), max(count // max(pieces, 1), 2))
-        other = max((k.bytes(a) for s in k.statements if is_contraction(s) for a in s.accesses if not a.depends(lane)), default=0)
+        other = max((k.bytes(a, s) for s in k.statements if is_contraction(s) for a in s.accesses if not a.depends(lane)), default=0)
         is_small = other <= target.l2_bytes // 2 and all(n.op is Ops.LOAD for n in self.rows)
         if most < 2 or is_small or sum(lane in s.axes for s in k.statements) > 2: return 1
         return min(range(min(most, count), 0, -1), key=lambda b: (round(math.ceil(count / b) * b / count, 2), -b))

@@ -28,7 +28,7 @@ FINITE = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2)) 
 POINTS = len(FINITE) + 1
 VIEWS = (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE, Ops.UNFOLD)
 PRODUCT, PLAIN = 0.75, 0.65         # of a core's peak: what batched products reach, and what a plain convolution does
-MOVED, FAR = 3.0, 8.0               # cycles in which an element is transformed, stored and read: from a cache, from memory
+MOVED = 3.5                         # cycles in which an element is transformed, stored and read
 GAIN = 0.8                          # of the plain time: above, the model's error decides
 
 
@@ -116,8 +116,7 @@ def pays(c: Conv, target: Target) -> bool:
     plain = groups * channels * outs * lengths(c.rows) * math.prod(length(i) * length(k) for i, k in c.pairs)
     products = groups * points * channels * outs * tiles
     moved = groups * points * (channels * tiles + channels * outs + outs * tiles)
-    each = MOVED if moved * c.image.base.dtype.itemsize < 0.75 * target.llc_bytes else FAR
-    return products / (2 * target.lanes * PRODUCT) + each * moved < GAIN * plain / (2 * target.lanes * PLAIN)
+    return products / (2 * target.lanes * PRODUCT) + MOVED * moved < GAIN * plain / (2 * target.lanes * PLAIN)
 
 
 @functools.cache
@@ -153,7 +152,8 @@ def transformed(n: UOp, idx: tuple[UOp, ...], c: Conv) -> UOp:
 
     # one axis after another, as a kernel for each stays small
     loops = [f[0] if len(f) == 1 else next(i for i in f if i in windows) for f in c.image.follows]
-    x = _ordered(_at_hand(c.image.base), loops, (*c.groups, *c.rows, *windows, *c.channels))
+    image = _at_hand(c.image.base)
+    x = _ordered(image, loops, (*c.groups, *c.rows, *windows, *c.channels))
     for s in range(d):
         a = x.ndim - len(c.channels) - d + s
         need = (tiles[s] - 1) * steps[s] + POINTS
@@ -185,7 +185,7 @@ def transformed(n: UOp, idx: tuple[UOp, ...], c: Conv) -> UOp:
     if any(length(i) != m for i, m in whole.items()):
         y = _stored(y, "its last tiles are cut").shrink(tuple((0, length(r)) for r in kept))
     y = y.reshape(n.shape)
-    for new in y.toposort(stop=lambda s: s is c.image.base or s is c.weight.base): new.site = new.site or n.site
+    for new in y.toposort(stop=lambda s: s is image or s is c.weight.base): new.site = new.site or n.site
     return y
 
 

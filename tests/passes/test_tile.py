@@ -210,3 +210,8 @@ def test_columns_stay_near_while_output_channels_go_by():
     x, w = data(2, 48, 61, 67), data(50, 48, 1, 1)
     expected = np.einsum("nchw,oc->nohw", x.numpy().astype("f8"), w.numpy()[:, :, 0, 0].astype("f8"))
     np.testing.assert_allclose(x.conv2d(w).numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_of_small_products_needs_no_rounds():
+    program, = programs(Tensor.empty(36, 1568, 64) @ Tensor.empty(36, 64, 64))
+    assert [n.src[0].arg for n in program.uops if n.op is Ops.RANGE and n.arg.kind == "REDUCE"] == [64]

@@ -97,7 +97,7 @@ def convolution(b: int, c: int, side: int, dtype: str = "float32", **how: int) -
 
 
 @pytest.mark.parametrize(("graph", "pays"), [
-    (convolution(1, 64, 56), True), (convolution(1, 128, 28), True), (convolution(8, 256, 14), True), (convolution(1, 512, 7), False),
+    (convolution(1, 64, 56), True), (convolution(1, 128, 28), True), (convolution(8, 256, 14), True), (convolution(8, 512, 7), True), (convolution(1, 512, 7), False),
     (convolution(1, 4, 56), False), (convolution(1, 64, 56, "float64"), False), (convolution(1, 64, 56, stride=2), False), (convolution(1, 64, 56, dilation=2), False)])
 def test_only_where_it_pays(graph, pays):
     made = winograd.small_convolutions(graph, TARGET)
