@@ -440,7 +440,8 @@ class _Linearizer:
         if idx.dtype.lanes == 1 and (not isinstance(n.arg, Offsets) or n.arg.lane == 0) and lanes > 1:  # only the gate depends on the lane
             if not gate: return self.vector(self.make(Ops.LOAD, n.dtype, (buf, idx)), n.dtype.vec(lanes))
             idx = self.vector(idx, idx.dtype.vec(lanes))
-        if gate and gate[0].dtype.lanes == 1 and idx.op is Ops.ADD and idx.dtype.lanes > 1 and n.arg.lane * (lanes - 1) < _size(buf):
+        strides = isinstance(n.arg, Offsets) and idx.op is Ops.ADD and idx.src[0].op is Ops.SPLAT
+        if gate and gate[0].dtype.lanes == 1 and strides and 0 < n.arg.lane * (lanes - 1) < _size(buf):
             # all lanes or none: the first elements are read in place of what may not be
             vec, (first, steps) = n.dtype.vec(lanes), idx.src
             first = self.make(Ops.WHERE, n.src[1].dtype, (gate[0], first.src[0], self.make(Ops.CONST, n.src[1].dtype, (), 0)))
