@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from glassgrad.passes.axes import Access, Kernel, Statement, lane_width, may_stage, size
 from glassgrad.target.target import Target
+from glassgrad.uop.infer import free_axes
 from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
@@ -159,16 +160,22 @@ def load_cycles(a: Access, lane: UOp, lanes: int) -> float:
 def panel_fill(a: Access, s: Statement, lane: UOp, target: Target) -> float | None:
     """The cycles of copying an operand into panels that vectors along `lane` read badly; None where they read it well, or it cannot be."""
     if a.step(lane) == 0 or not may_stage(a, s): return None
-    reuse = math.prod(size(r) for r in s.free if not a.depends(r))
+    reuse = math.prod(size(r) for r in s.free.difference(refilled(s)) if not a.depends(r))
     if a.step(lane) == 1: return s.trips / reuse * 2 / lane_width(size(lane), target) if reuse >= 64 and is_far(a, s) else None
     turned = a.value is a.node and bool(s.own) and a.step(s.own[-1]) == 1 and chain(s, [a])[0] >= target.lanes
     return s.trips / reuse * (TURNED / target.lanes if turned else GATHER) if reuse >= 16 else None
 
 
+def refilled(s: Statement) -> frozenset[UOp]:
+    """The loops around a contraction in each turn of which another operand is made in scratch, as normalised rows are: a panel is filled
+    anew there too."""
+    return frozenset().union(*(free_axes(a.node.src[0]) for a in s.accesses))
+
+
 def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], target: Target) -> bool:
     """Whether an operand is copied into a panel in reading order: it is strided, or its rows are far apart and read often."""
     if a.step(lane) == 0 or not may_stage(a, s): return False
-    reuse = math.prod(math.ceil(size(r) / tiles.get(r, 1)) for r in s.free if not a.depends(r))
+    reuse = math.prod(math.ceil(size(r) / tiles.get(r, 1)) for r in s.free.difference(refilled(s)) if not a.depends(r))
     depth = math.prod(size(r) for r in s.own if a.depends(r))
     width = lane_width(size(lane), target) * math.prod(tiles.get(r, 1) for r in s.free if a.depends(r))
     if depth * width * a.value.dtype.itemsize > PANEL_BYTES or reuse < (8 if a.step(lane) == 1 else 2): return False

@@ -215,3 +215,11 @@ def test_columns_stay_near_while_output_channels_go_by():
 def test_a_batch_of_small_products_needs_no_rounds():
     program, = programs(Tensor.empty(36, 1568, 64) @ Tensor.empty(36, 64, 64))
     assert [n.src[0].arg for n in program.uops if n.op is Ops.RANGE and n.arg.kind == "REDUCE"] == [64]
+
+
+def test_no_panel_is_filled_anew_for_every_few_rows():
+    """Rows that are normalised in scratch stand outside: a panel of the weights would be copied for each few of them."""
+    x, w = Tensor.empty(128, 768), Tensor.empty(1024, 768)
+    program, = programs(x.layernorm() @ w.T)
+    filled = [n for n in program.uops if n.op is Ops.SCRATCH]
+    assert sum(n.arg.size for n in filled) < 768 * 64
