@@ -221,5 +221,4 @@ def test_no_panel_is_filled_anew_for_every_few_rows():
     """Rows that are normalised in scratch stand outside: a panel of the weights would be copied for each few of them."""
     x, w = Tensor.empty(128, 768), Tensor.empty(1024, 768)
     program, = programs(x.layernorm() @ w.T)
-    filled = [n for n in program.uops if n.op is Ops.SCRATCH]
-    assert sum(n.arg.size for n in filled) < 768 * 64
+    assert sum(n.op is Ops.SCRATCH for n in program.uops) == 1
