@@ -36,8 +36,8 @@ def compare_places(sink: UOp, target: Target) -> UOp:
         (base, index, x), (axis, op) = src, n.arg
         if any(m != (1 if a == axis else n.shape[a]) for a, m in enumerate(index.shape)): continue
         place = UOp.iota(n.shape[axis]).reshape(tuple(m if a == axis else 1 for a, m in enumerate(n.shape))).expand(n.shape)
-        value = x.expand(n.shape)
-        memo[n] = place.cast(index.dtype).eq(index.expand(n.shape)).where(value if op is None else base.alu(op, value), base)
+        value, d = x.expand(n.shape), index.dtype if n.shape[axis] - 1 <= index.dtype.max else place.dtype
+        memo[n] = place.cast(d).eq(index.cast(d).expand(n.shape)).where(value if op is None else base.alu(op, value), base)
     return memo[sink]
 
 
