@@ -57,13 +57,13 @@ def test_parts_are_the_same_for_any_number_of_threads():
     assert len(names[0]) == 2
 
 
-@pytest.mark.parametrize("reduce", [None, "add", "multiply"])
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int64"])
 def test_a_place_is_compared_as_it_is(dtype):
     got = (Tensor.zeros(600) + 1).scatter(0, Tensor(np.array([3], dtype)), Tensor([5.0])).numpy()      # 259 and 515 are 3 in 8 bits
     np.testing.assert_array_equal(np.flatnonzero(got != 1), [3])
 
 
+@pytest.mark.parametrize("reduce", [None, "add", "multiply"])
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_one_place_of_each_row_is_compared(reduce, place):
     """Written elementwise, in one kernel with what is done before and after."""
