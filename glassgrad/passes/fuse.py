@@ -92,11 +92,9 @@ def is_table(x: UOp) -> bool: return x.op is Ops.EXPAND and x.src[0].op is Ops.R
 
 def table_axes(n: UOp) -> list[int]:
     """The axes of what a reduction multiplies along which some TABLE changes: its kernel spells their loops out."""
-    tables, stack = [], [n.src[0]] if n.op is Ops.REDUCE else []
-    while stack:
-        x = stack.pop()
-        if x.op is Ops.MUL: stack += x.src
-        elif is_table(x): tables.append(x.src[0].shape)
+    if n.op is not Ops.REDUCE: return []
+    products = toposort((n.src[0],), stop=lambda x: x.op is not Ops.MUL)
+    tables = [x.src[0].shape for x in products if is_table(x)]
     return [a for a, m in enumerate(n.src[0].shape) if any(t[a] == m > 1 for t in tables)] if tables else []
 
 

@@ -24,6 +24,7 @@ from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
 LONGEST = 8         # turns of a loop that is spelled out
+MOST = 32           # factors that a product is taken apart into: x * x, multiplied by itself again and again, has no end of them
 Loops = tuple[UOp, ...]
 Place = tuple[int, ...]             # values of the spelled loops that a node depends on, in the order of their numbers
 Value = UOp | float
@@ -128,7 +129,7 @@ class _Speller:
         out, stack = [], [n.src[0]]
         while stack:
             x = stack.pop()
-            if x.op is Ops.MUL and n.arg.op is Ops.ADD and x.dtype.is_float: stack += reversed(x.src)
+            if x.op is Ops.MUL and n.arg.op is Ops.ADD and x.dtype.is_float and len(out) + len(stack) < MOST: stack += reversed(x.src)
             else: out.append(x)
         return out
 
