@@ -49,6 +49,8 @@ class Statement:
     def axes(self) -> frozenset[UOp]: return self.free.union(self.own)
     @cached_property
     def trips(self) -> int: return math.prod(map(size, self.axes))
+    @property
+    def ops(self) -> int: return len(self.accesses) + self.flops + self.others
 
 
 def size(r: UOp) -> int:

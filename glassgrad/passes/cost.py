@@ -29,6 +29,8 @@ FEW_ROWS = 8          # that are read at once: what prefetchers follow
 FAR_LINE = 1.0        # cycles of a line among many far ones that the elements of a window lie in
 LINE_BYTES = 64
 FAR = 256             # bytes between the rows of an operand that no prefetcher follows
+WRITTEN = 250.0       # cycles that an instruction's code must save: it takes 80 us to compile, for a kernel that runs a thousand times
+TURN = 3.0            # cycles of a loop's end, or of waiting for the turn before
 
 
 def lane_cost(s: Statement, lane: UOp | None, target: Target) -> float:
@@ -85,8 +87,16 @@ def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
     want = 1 if heavy > 60 else 2 if heavy > 12 else target.registers // 2 if columns else 4     # far rows: as many lines of each as fit
     # a hash is a chain of 100 instructions. Four at once hide its latency, which saves 2 ns an element, and take 40 ms more to compile
     if any(n.op is Ops.THREEFRY for n in k.order) and max(s.trips for s in k.statements) < FEW_HASHES: want = 1
-    while want > 1 and size(lane) < want * target.lanes: want //= 2
+    inside = [s for s in k.statements if lane in s.axes]
+    turns = max((s.trips for s in inside), default=1) / lane_width(size(lane), target)
+    body = sum(s.ops * (target.lanes if any(square_axis(a, s, lane, target.lanes) for a in s.accesses) else 1) for s in inside)
+    while want > 1 and (size(lane) < want * target.lanes or not columns and not copies_pay(turns, want, body)): want //= 2
     return want
+
+
+def copies_pay(turns: float, copies: int, body: int) -> bool:
+    """Whether the last doubling to `copies` of a loop's body of so many operations saves more than it takes to compile."""
+    return turns * TURN / copies > copies / 2 * body * WRITTEN
 
 
 def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int], is_free: bool = True) -> tuple[float, dict[UOp, int]]:
@@ -110,6 +120,7 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
         ops.append((a, copies, copies * load, copies * lanes * a.value.dtype.itemsize if moves else 0, 0.0 if moves else far_lines(a, s, given)))
     base = math.prod(given.values())
     ends = waste(size(lane), lanes) if lane is not None and lane not in given else 1.0
+    code = WRITTEN * lanes / s.trips * unrolled * (1 + s.ops)
     wasted = {r: [waste(size(r), f * lanes if r is lane else f) for f in FACTORS] for r in ways}
     best: tuple[float, dict[UOp, int]] = (math.inf, {})
     readers = {r: [a.depends(r) for a in s.accesses] for r in ways}      # two axes that the same operands read tile no better than one
@@ -130,7 +141,7 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
                 moved = (loads[0] + loads[1] * fx + (loads[2] + loads[3] * fx) * fy) * LOAD
                 stream = (streamed[0] + streamed[1] * fx + (streamed[2] + streamed[3] * fx) * fy) / STREAM
                 far = (lines[0] + lines[1] * fx + (lines[2] + lines[3] * fx) * fy) * FAR_LINE
-                sc = (max(accs / 2, moved, stream, 4.0 if accs < 8 else 0.0) + turn + far) * wx * wy * rest / accs
+                sc = (max(accs / 2, moved, stream, 4.0 if accs < 8 else 0.0) + turn + far) * wx * wy * rest / accs + accs * code
                 if sc < best[0] * 0.999: best = (sc, {x: fx, y: fy})
     if best[0] is math.inf: best = (float(base), {})
     cycles = s.trips / lanes * best[0] + sum(f for f in staged.values() if f is not None)

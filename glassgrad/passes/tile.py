@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, is_bounded_row, lane_width, may_stage, merge_axes, order_sums, replace_axes,
                                    size, split_lane, split_over, split_rounds, split_row)
-from glassgrad.passes.cost import (FAR, best_lane, chain, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
+from glassgrad.passes.cost import (FAR, WRITTEN, best_lane, chain, copies_pay, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
                                    register_tile, round_depth, square_axis, stays_near, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
 from glassgrad.passes.views import flatten
@@ -361,6 +361,7 @@ def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:
         if size(r) < 4 or r.src[0].op is not Ops.CONST: continue
         inside = [t for t in k.statements if r in t.axes]
         gain = sum((best_lane(t, t.own, target)[0] if t is not s else lane_cost(t, None, target)) - lane_cost(t, r, target) for t in inside)
+        if size(r) % lane_width(size(r), target): gain -= WRITTEN * sum(t.ops for t in inside)       # what is left at its end is written once more
         if gain > best: best, choice = gain, r
     return choice
 
@@ -371,7 +372,7 @@ def lane_reduce(k: Kernel, s: Statement, lane: UOp, target: Target) -> UOp:
     op = s.node.arg.op
     tiles = math.prod(size(r) for r in k.free[s.node] if r.arg.kind == "UPCAST")
     accs = 1 if tiles >= 4 else 2 if s.flops >= 8 or tiles > 1 else 8 if s.flops < 4 else 4
-    while accs > 1 and n < 4 * accs * lanes: accs //= 2
+    while accs > 1 and (n < 4 * accs * lanes or not copies_pay(s.trips / lanes, accs, s.ops)): accs //= 2
     width = lanes * accs
     main = n // width * width
     vec = k.new_range(lanes, "LANE")
