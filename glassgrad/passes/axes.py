@@ -238,9 +238,9 @@ def split_lane(k: Kernel, r: UOp, vectors: int, target: Target, block: int = 1) 
 
 def is_bounded_row(k: Kernel, lane: UOp, target: Target) -> bool:
     """Whether `lane` is a short row with an edge, as of a padded image: vectors side by side have constant masks, all but two of them none."""
-    frees = [s for s in k.statements if lane in s.axes]
-    gated = [a for s in frees for a in s.accesses if a.node.op is Ops.LOAD and len(a.node.src) > 2 and lane in k.free[a.node.src[2]]]
-    return len(frees) == 1 and bool(gated) and frees[0].flops < 8 and target.lanes <= size(lane) <= BOUNDED * target.lanes
+    if not target.lanes <= size(lane) <= BOUNDED * target.lanes: return False
+    gated = [a for a in k.accesses.values() if a.node.op is Ops.LOAD and len(a.node.src) > 2 and lane in k.free[a.node.src[2]]]
+    return bool(gated) and all(a.step(lane) == 1 for a in gated) and all(s.flops < 8 for s in k.statements if lane in s.axes)
 
 
 def split_row(k: Kernel, r: UOp, target: Target) -> UOp:

@@ -21,6 +21,7 @@ GATHER = 2.5          # what one strided element costs beside one element of a c
 TURNED = 4.0          # cycles of a vector that is turned in registers: a load, three shuffles, and lines that are far apart
 SQUARE_FLOPS = 8      # operations on an element up to which that is done
 LOAD = 0.55           # cycles of a load beside products of full speed
+MASKED = 6.0          # loads that one with a mask costs: it is computed, and prefetchers do not see where it reads
 STREAM = 16           # bytes a cycle that a register tile may ask of the second-level cache
 PANEL_BYTES = 1 << 19
 FEW_HASHES = 1 << 21  # up to which one is computed at a time
@@ -115,7 +116,7 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     ops: list[tuple[Access, int, float, int, float]] = []      # access, copies of the fixed tile, cycles of their loads, bytes they stream, lines
     for a in {a.value: a for a in reversed(s.accesses)}.values() if any(f is not None for f in staged.values()) else s.accesses:
         moves = lane is not None and a.depends(lane)
-        load = 1.0 if staged.get(a.node) is not None or not moves else load_cycles(a, lane, lanes)  # type: ignore[arg-type]
+        load = 1.0 if staged.get(a.node) is not None or not moves else load_cycles(a, lane, lanes, given.get(lane, 0))  # type: ignore[arg-type]
         copies = math.prod(f for r, f in given.items() if a.depends(r))
         ops.append((a, copies, copies * load, copies * lanes * a.value.dtype.itemsize if moves else 0, 0.0 if moves else far_lines(a, s, given)))
     base = math.prod(given.values())
@@ -160,10 +161,11 @@ def far_lines(a: Access, s: Statement, tile: dict[UOp, int]) -> float:
     return math.prod(f for r, f in tile.items() if in_other_line(a, r)) / math.prod(size(r) for r in s.own if not in_other_line(a, r))
 
 
-def load_cycles(a: Access, lane: UOp, lanes: int) -> float:
-    """A vector of an operand, in loads: elements one by one wait for their gates one by one, and for places that are no line."""
+def load_cycles(a: Access, lane: UOp, lanes: int, vectors: int) -> float:
+    """A vector of an operand, in loads: elements one by one wait for their gates one by one, and for places that are no line; a gate that
+    is not the same in all lanes is a mask, but few of those have one that write out a whole row."""
     gated, step = len(a.node.src) > 2, a.step(lane)
-    if step == 1: return 1.0
+    if step == 1: return MASKED if gated and lane in free_axes(a.node.src[2]) and vectors * lanes < size(lane) else 1.0
     if step == 2 and not gated: return 2.0
     return GATHER * lanes / 2 * (1 + gated) * (1.3 if step is None else 1)
 

@@ -14,15 +14,17 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from glassgrad.passes.axes import BOUNDED
 from glassgrad.passes.share import Facts, share_kernels
 from glassgrad.passes.views import TRUE, ZERO, Axes, Demand, Index, demands, div, is_disjoint
 from glassgrad.target.target import Target
-from glassgrad.uop.infer import free_axes
+from glassgrad.uop.infer import free_axes, linear
 from glassgrad.uop.ops import Ops, StoreArg
 from glassgrad.uop.uop import UOp, substitute, toposort
 
 STORE_COST = 10          # vector operations that one element's way to memory and back is worth
 GATE_COST = 4            # masking the loads of a padded value
+ROW_COST = 0.25          # choosing whether a row of it is read
 LAUNCH_COST = 4000       # what a kernel of its own costs beside its elements
 STAGE_ELEMENTS = 1 << 16  # the largest scratch row: a quarter of a megabyte of float32, an L2 share
 SAME_SETS = 1 << 11      # bytes between rows that share a set of the first-level cache with every second one
@@ -244,6 +246,7 @@ class Chooser:
         """Why `n` must be stored (or None), and the axes it is staged by (or None)."""
         if n.op.is_movement and n.op is not Ops.PAD or n.op.kind == "identity": return None, None
         cost, size, work, stage = self.cost[n], max(n.size, 1), reduce_work(n, self.cost, self.stored), None
+        if n.op is Ops.PAD and all(self.is_read_in_rows(n, w) for w in wants): cost -= GATE_COST - ROW_COST
         per_element = work or cost
         if per_element <= 1 and not work: return None, None
         evals = [self.evaluations(w) for w in wants]
@@ -264,6 +267,14 @@ class Chooser:
         if stage is not None and size * (per_element + 2) + sum(evals) < min(recompute, store): return None, stage
         if recompute <= store: return None, None
         return f"computing it in place would repeat its {per_element} operations {sum(evals) / size:.3g} times", None
+
+    def is_read_in_rows(self, n: UOp, w: Want) -> bool:
+        """Whether a padded value is wanted once for each place of a window, in rows that lie in memory as those which its kernel stores,
+        each wanted or not as a whole; short ones may have ends as well, whose masks are constant."""
+        row = self.loops[w.root][-1] if self.loops[w.root] else None
+        if self.target.has_grid or row is None or stored_under(n.src[0]) is None or any(row in free_axes(i) for i in w.idx[:-1]): return False
+        if not self.axes_of(w).issuperset(self.loops[w.root]): return False
+        return linear(w.idx[-1])[0].get(row) == 1 and (n.arg[-1] == (0, 0) or 2 < row.src[0].arg / self.target.lanes <= BOUNDED)
 
     def not_here(self, n: UOp, wants: list[Want], evals: list[int], work: int) -> str | None:
         """Why a reduction cannot be computed inside the kernels that want it."""

@@ -174,6 +174,7 @@ def make_plan(k: Kernel, target: Target, asked: Tiling) -> Plan:
         cost = sum(lane_cost(s, lane, target) if lane is not None and lane in s.axes
                    else best_lane(s, s.own if s is not root else (), target)[0] for s in plain)
         tiles = {} if asked.tiles is None else {r: f for r in root.own for number, f in asked.tiles if number == r.arg.id}
+        if lane is not None and inner and asked.tiles is None and is_bounded_row(k, lane, target): tiles[lane] = math.ceil(size(lane) / target.lanes)
         panels: list[UOp] = []
         rows: list[UOp] = []
         unrolled: list[UOp] = []
@@ -188,6 +189,8 @@ def make_plan(k: Kernel, target: Target, asked: Tiling) -> Plan:
             rows += dict.fromkeys(a.value for a in s.accesses if a.step(lane) == 0 and may_stage(a, s) and any(r in tiles for r in a.coef)
                                   and (is_far(a, s, all) or a.value is not a.node))
             if chain(s, [a for a in s.accesses if a.value not in panels])[1] > 1: unrolled.append(s.own[-1])
+        for s in plain:
+            if s.node.op is Ops.REDUCE and lane in s.free and chain(s, s.accesses)[1] > 1: unrolled.append(s.own[-1])
         scattered = scattered_rows(k, lane, target) if lane is not None and asked.tiles is None else None
         if scattered is not None: tiles[scattered] = ROWS
         vectors = asked.vectors or (1 if lane is None else elementwise_vectors(k, lane, target) if scattered is None else LINE // target.lanes or 1)

@@ -75,11 +75,15 @@ class _Writer(Memory):
             array, ty = ("bufs", "ptr") if p.kind == "buffer" else ("vals", "i64")
             unpack += [f"  %a{p.slot} = getelementptr i8, ptr %{array}, i64 {8 * p.slot}",
                        f"  %p{p.slot} = load {ty}, ptr %a{p.slot}, align 8"]
+        zeros, half = [], -(-self.zeros // 64) * 64
+        if half:
+            unpack.append(f'  %zeros = getelementptr i8, ptr @"{name}.zeros", i64 {half}')
+            zeros.append(f'@"{name}.zeros" = internal constant [{2 * half} x i8] zeroinitializer, align 64')
         lines = [text for x in self.lines for text in ([x] if isinstance(x, str) else x)]
         width = f' "prefer-vector-width"="{self.target.lanes * 32}"' if self.target.lanes > 8 else ""
         return "\n".join([
             f'define void @"{name}"(ptr %bufs, ptr %vals, i64 %begin, i64 %end) nounwind{width} {{', "entry:", *unpack, *self.entry, *lines,
-            "  ret void", "}", *self.declared.values(), "!0 = !{i32 1}", ""])
+            "  ret void", "}", *zeros, *self.declared.values(), "!0 = !{i32 1}", ""])
 
     def memory(self, uops: Sequence[UOp]) -> None:
         """Make the stack and arena memory in the entry block."""

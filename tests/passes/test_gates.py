@@ -57,3 +57,38 @@ def test_what_no_padded_axis_moves_is_read_without_a_gate():
     assert all(n.src[0].arg.size == x.size for n in program.uops if n.op is Ops.LOAD and len(n.src) > 2)
     want = np.pad(x * scale.reshape(6, 1, 1) + 1, ((0, 0), (0, 0), (1, 1), (1, 1)))
     np.testing.assert_allclose(padded.numpy(), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("h", "n"), [(1, 17), (5, 24), (6, 28), (9, 61), (3, 96), (4, 97), (3, 230)])
+@pytest.mark.parametrize("pad", [(1, 1), (2, 0), (0, 2), (9, 1)])
+def test_each_window_of_a_padded_image(h, n, pad):
+    x, w, (rows, ends) = numbers(2, 3, h, n), numbers(3, 1, 3, 3), (2, pad)
+    padded = np.pad(x, ((0, 0), (0, 0), (rows, rows), ends))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    t = Tensor(x).pad(((0, 0), (0, 0), (rows, rows), ends))
+    np.testing.assert_allclose(t.conv2d(Tensor(w), groups=3).numpy(), np.einsum("nchwij,cij->nchw", windows, w[:, 0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(t.avg_pool2d(3, 1).numpy(), windows.mean((-2, -1)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(t.max_pool2d(3, 1).numpy(), windows.max((-2, -1)))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "float16", "float64", "bool"])
+def test_windows_of_other_types(dtype):
+    x = (numbers(3, 4, 40) * 4).astype(dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1))), (3, 3), (1, 2))
+    np.testing.assert_array_equal(Tensor(x).pad(((0, 0), (1, 1), (1, 1))).max_pool2d(3, 1).numpy(), windows.max((-2, -1)))
+
+
+def test_rows_far_beyond_the_zeros():
+    x = numbers(3, 5, 3000)
+    for before, after in ((0, 1), (2, 2)):
+        np.testing.assert_array_equal(Tensor(x).pad(((0, 0), (before, after), (0, 0))).numpy(), np.pad(x, ((0, 0), (before, after), (0, 0))))
+    np.testing.assert_array_equal(Tensor(x).permute(0, 2, 1).pad(((1, 1), (0, 0), (0, 0))).numpy(), np.pad(x.transpose(0, 2, 1), ((1, 1), (0, 0), (0, 0))))
+
+
+def test_a_depthwise_convolution_reads_its_image_in_place():
+    image, weights = Tensor.empty(8, 128, 56, 56), Tensor.empty(128, 1, 3, 3)
+    (_, _, program), = follow(image.conv2d(weights, padding=1, groups=128), cpu_target("+avx,+avx2,+fma")).kernels
+    assert not any(n.op is Ops.SCRATCH for n in program.uops)
+    loads = [n for n in program.uops if n.op is Ops.LOAD and n.dtype.lanes > 1]
+    masked = [n for n in loads if n.src[2].op is Ops.AND]
+    assert len(loads) >= 21 and len(masked) * 10 <= len(loads)
