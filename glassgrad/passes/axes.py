@@ -73,7 +73,7 @@ class Kernel:
     @cached_property
     def order(self) -> list[UOp]: return self.sink.toposort()
     @cached_property
-    def free(self) -> dict[UOp, frozenset[UOp]]: return {n: free_axes(n) for n in self.order}
+    def free(self) -> dict[UOp, frozenset[UOp]]: return {n: n._axes if n._axes is not None else free_axes(n) for n in self.order}
     @cached_property
     def accesses(self) -> dict[UOp, Access]: return {n: self._access(n) for n in self.order if n.op is Ops.LOAD or n.op is Ops.STORE}
     @cached_property
@@ -95,13 +95,20 @@ class Kernel:
     def _statement(self, n: UOp) -> Statement:
         """What stands directly in `n`: everything below it that no other closer encloses and that changes in its loops."""
         s = Statement(n, tuple(r for r in n.src[1:] if r.op is Ops.RANGE), self.free[n])
-        own, free = frozenset(s.own), self.free
-        is_outside = (lambda m: m.op in CLOSERS or free[m].isdisjoint(own)) if own else lambda m: m.op in CLOSERS
-        for m in toposort((n.src[0],), stop=is_outside):
-            if is_outside(m): continue
-            if m in self.accesses: s.accesses.append(self.accesses[m])
-            elif m.op.is_alu and m.dtype.is_float: s.flops += m.op.cost
-            elif m.op.is_alu and m.dtype is not dtypes.int64 and not m.dtype.is_bool: s.others += m.op.cost
+        own, free, accesses = frozenset(s.own), self.free, self.accesses
+        seen: set[UOp] = set()
+        stack = [n.src[0]]
+        while stack:
+            m = stack.pop()
+            if m in seen: continue
+            seen.add(m)
+            op = m.op
+            if op in CLOSERS or own and own.isdisjoint(free[m]): continue
+            if m in accesses: s.accesses.append(accesses[m])
+            elif op.is_alu:
+                if m.dtype.is_float: s.flops += op.cost
+                elif m.dtype is not dtypes.int64 and not m.dtype.is_bool: s.others += op.cost
+            stack += m.src[::-1]
         return s
 
     def _name_operands(self, s: Statement) -> None:

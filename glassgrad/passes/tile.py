@@ -341,20 +341,27 @@ def scan_vectors(k: Kernel, store: UOp, axis: UOp, target: Target) -> UOp:
 
 # ---- reductions and stages with SIMD axes of their own -----------------------------------------------------------------------------
 def own_lanes(k: Kernel, target: Target) -> Kernel:
-    """Statements that depend on no SIMD axis yet get one of their own; long sums get several accumulators."""
+    """Statements that depend on no SIMD axis yet get one of their own; long sums get several accumulators. All that do not stand in each
+    other at once, then what stands in those."""
     done: set[UOp] = set()
     while True:
         lanes = {n for n in k.order if n.op is Ops.RANGE and n.arg.kind == "LANE"}
-        s = next((s for s in reversed(k.statements) if s.own and not (s.axes & lanes) and not done.intersection(s.own)), None)
-        if s is None: return k
-        done.update(s.own)
-        lane = own_lane(k, s, target) if s.node is not k.root else None
-        if lane is None: continue
-        if s.node.op is Ops.REDUCE: k = Kernel(lane_reduce(k, s, lane, target))
-        else:
-            vectors = 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1
-            split = split_row(k, lane, target) if is_bounded_row(k, lane, target) else split_lane(k, lane, vectors, target)[0]
-            k = Kernel(replace_axes(k.sink, {lane: split}))
+        inside: set[UOp] = set()
+        sums: dict[UOp, UOp] = {}
+        axes: dict[UOp, UOp] = {}
+        for s in reversed(k.statements):
+            if not s.own or s.node in inside or s.axes & lanes or done.intersection(s.own): continue
+            done.update(s.own)
+            lane = own_lane(k, s, target) if s.node is not k.root else None
+            if lane is None: continue
+            inside.update(s.node.toposort())
+            if s.node.op is Ops.REDUCE: sums[s.node] = lane_reduce(k, s, lane, target)
+            else:
+                vectors = 2 if s.flops < 40 and size(lane) >= 4 * target.lanes else 1
+                axes[lane] = split_row(k, lane, target) if is_bounded_row(k, lane, target) else split_lane(k, lane, vectors, target)[0]
+        if not sums and not axes: return k
+        sink = substitute((k.sink,), sums)[0]
+        k = Kernel(replace_axes(sink, axes) if axes else sink)
 
 
 def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:
@@ -391,7 +398,7 @@ def lane_reduce(k: Kernel, s: Statement, lane: UOp, target: Target) -> UOp:
         tail = replace_axes(s.node, {lane: rest} | fresh)
         if len(tail.src) == 1: tail = tail.src[0]
         whole = whole.alu(op, tail)
-    return substitute((k.sink,), {s.node: whole})[0]
+    return whole
 
 
 def turn_squares(k: Kernel) -> Kernel:

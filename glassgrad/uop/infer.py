@@ -161,14 +161,23 @@ def free_axes(n: UOp) -> frozenset[UOp]:
     found = n._axes
     if found is not None: return found
     if n.op is RANGE: return frozenset((n,))       # not kept: a node that knows itself would live for ever
+    for s in n.src:
+        if s._axes is None and s.op is not RANGE: break
+    else:               # the usual case: sources are asked before their consumers
+        return _axes_of(n)
     for m in toposort((n,), stop=_knows_axes):
-        if m._axes is not None or m.op is RANGE: continue
-        out = NO_AXES
-        for s in m.src:
-            more = s._axes if s.op is not RANGE else frozenset((s,))
-            if not out: out = more
-            elif more and not more <= out: out |= more
-        m._axes = out.difference(m.src[1:]) if m.op is REDUCE or m.op is END else out
+        if m._axes is None and m.op is not RANGE: _axes_of(m)
+    return n._axes
+
+
+def _axes_of(n: UOp) -> frozenset[UOp]:
+    """The free axes of a node whose sources know theirs."""
+    out = NO_AXES
+    for s in n.src:
+        more = s._axes if s.op is not RANGE else frozenset((s,))
+        if not out: out = more
+        elif more and not more <= out: out |= more
+    n._axes = out.difference(n.src[1:]) if n.op is REDUCE or n.op is END else out
     return n._axes
 
 
