@@ -15,8 +15,15 @@ PAGE = ROOT / "docs" / "tour.md"
 PASSES = [p.name for p in (*flow.TENSOR_FLOW, *flow.KERNEL_FLOW)]
 
 
+def written(**more: str) -> str:
+    """The page by a fresh process: in one that has worked, nodes of an index may bear the lines that made them first."""
+    done = subprocess.run([sys.executable, "-m", "glassgrad.tour"], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **more})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
-def page() -> str: return tour.write()
+def page() -> str: return written()
 
 
 def test_the_page_is_up_to_date(page):
@@ -25,9 +32,7 @@ def test_the_page_is_up_to_date(page):
 
 @pytest.mark.parametrize("more", [{"PYTHONHASHSEED": "1", "THREADS": "7"}, {"PYTHONHASHSEED": "2", "DEV": "NULL"}])
 def test_it_is_the_same_in_every_process(more, page):
-    done = subprocess.run([sys.executable, "-m", "glassgrad.tour"], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **more})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == page
+    assert written(**more) == page
 
 
 @pytest.mark.parametrize("name", PASSES)
