@@ -159,6 +159,11 @@ def cache_key(kind: str, *parts: str) -> str:
     return digest.hexdigest()
 
 
+def content_key(blob: bytes) -> str:
+    """The name of an entry that holds just these bytes."""
+    return cache_key("content", hashlib.sha256(blob).hexdigest())
+
+
 def graph_text(g: UOp) -> str:
     """A text that is equal for equal graphs in any process; it is for hashing, not for reading."""
     index: dict[UOp, int] = {}

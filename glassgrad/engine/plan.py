@@ -19,6 +19,7 @@ from glassgrad.engine.counters import GlobalCounters
 from glassgrad.engine.limits import Limits, limits_of
 from glassgrad.engine.memory import ALIGN_BYTES, Life, MemoryPlan, plan_memory
 from glassgrad.engine.overlap import find_groups
+from glassgrad.target.program import Program
 from glassgrad.target.target import Target
 from glassgrad.uop.dtype import DType, dtypes, to_dtype
 from glassgrad.uop.errors import CompilerBug
@@ -50,10 +51,12 @@ class SlotFacts(NamedTuple):
 class Unit:
     """A compiled program: what is kept of it once it is binary.
 
-    `prog` is the device's handle, loaded at first use; `recorded` VIZ's number.
+    `binary` may hold other programs as well, `entry` is the name of this one in it; `prog` is the device's handle, loaded at first use;
+    `recorded` VIZ's number.
     """
-    __slots__ = ("binary", "buffers", "bytes", "cycles", "flops", "grid", "local", "name", "outs", "prog", "recorded", "reuses", "source")
-    FACTS = ("name", "grid", "local", "buffers", "outs", "flops", "bytes", "reuses", "cycles")
+    __slots__ = ("binary", "buffers", "bytes", "cycles", "entry", "flops", "grid", "local", "name", "outs", "prog", "recorded", "reuses",
+                 "source")
+    FACTS = ("name", "entry", "grid", "local", "buffers", "outs", "flops", "bytes", "reuses", "cycles")
 
     def __init__(self, binary: bytes, source: str | None = None, **facts: Any) -> None:
         self.binary, self.source, self.prog, self.recorded = binary, source, None, None
@@ -144,7 +147,7 @@ class Plan:
 
     def _launches(self) -> list[Launch]:
         todo = [u for u in self.units if u.prog is None]
-        for unit, prog in zip(todo, self.device.load_all([(u.name, u.binary) for u in todo]), strict=True): unit.prog = prog
+        for unit, prog in zip(todo, self.device.load_all([(u.entry, u.binary) for u in todo]), strict=True): unit.prog = prog
         return [Launch(u.prog, tuple([self._place(s) for s in r.bufs]), tuple([Slot(k) for k in r.vals]), u.grid, u.local)
                 for r in self.rows for u in (self.units[r.unit],)]
 
@@ -221,16 +224,22 @@ class Plan:
         kind = "in" if slot < self.inputs else "out" if slot < self.inputs + self.outputs else "tmp"
         return f"{kind}{slot}:{self.slots[slot].dtype.short}[{self.slots[slot].size}]"
 
+    def binaries(self) -> list[bytes]:
+        """Those of the units, each once."""
+        return list(dict.fromkeys(u.binary for u in self.units))
+
     def to_json(self) -> dict[str, Any]:
         """All but the binaries and what only the scheduling process knows."""
+        place = {binary: i for i, binary in enumerate(self.binaries())}
         return {"inputs": self.inputs, "outputs": self.outputs, "slots": [(s.size, s.dtype.name) for s in self.slots],
-                "units": [u.facts() for u in self.units], "rows": [(r.unit, r.bufs, r.vals, r.name, r.reason) for r in self.rows],
+                "units": [(place[u.binary], u.facts()) for u in self.units],
+                "rows": [(r.unit, r.bufs, r.vals, r.name, r.reason) for r in self.rows],
                 "offsets": list(self.memory.offsets.items()), "peak": self.memory.peak_bytes, "total": self.memory.total_bytes}
 
     @staticmethod
     def from_json(data: dict[str, Any], binaries: Sequence[bytes], device: DeviceBase) -> Plan:
-        """The inverse of `to_json`."""
-        units = [Unit(binary, **facts) for facts, binary in zip(data["units"], binaries, strict=True)]
+        """The inverse of `to_json` and `binaries`."""
+        units = [Unit(binaries[place], **facts) for place, facts in data["units"]]
         rows = [Row(unit, tuple(bufs), tuple(vals), name, reason) for unit, bufs, vals, name, reason in data["rows"]]
         memory = MemoryPlan({slot: offset for slot, offset in data["offsets"]}, data["peak"], data["total"])
         return Plan(device, data["inputs"], data["outputs"], [SlotFacts(n, to_dtype(d)) for n, d in data["slots"]], units, rows, memory)
@@ -314,9 +323,9 @@ def _make_plan(graph: UOp, device: DeviceBase) -> Plan:
     units: dict[int, int] = {}
     programs: list[Unit] = []
     rows: list[Row] = []
-    for call in flow.schedule(graph, device.target.with_(wino=WINO.value != 0), check=CHECK.value >= 1):
+    calls = list(flow.schedule(graph, device.target.with_(wino=WINO.value != 0), check=CHECK.value >= 1))
+    for call, unit in zip(calls, units_for([(c.ast, c.name) for c in calls], device), strict=True):
         for slot, (size, dtype) in call.new_slots.items(): slots[slot] = SlotFacts(size, dtype)
-        unit = unit_for(call.ast, device, call.name)
         if id(unit) not in units:
             units[id(unit)] = len(programs)
             programs.append(unit)
@@ -346,47 +355,74 @@ def _delay_updates(rows: Sequence[Row], units: Sequence[Unit], inputs: int, outp
     return [rows[step] for step in sorted(range(len(rows)), key=lambda step: (late.get(step, step), late.get(step, step) > step))]
 
 
-def unit_for(ast: UOp, device: DeviceBase, name: str = "") -> Unit:
-    """The compiled program of a kernel: identical kernels are compiled once a process, and once a disk."""
-    key = (ast, device.target, code_key())
-    unit = _units.get(key)
-    if unit is None:
-        if BEAM.value > 0 and device.is_hardware:
-            ast = beam.search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
-        unit = _read_unit(ast, device) or _compile(ast, device, name)
-        if len(_units) >= MAX_UNITS: _units.pop(next(iter(_units)))
+def units_for(kernels: Sequence[tuple[UOp, str]], device: DeviceBase) -> list[Unit]:
+    """The compiled programs of kernels (ast, name): identical ones once a process, and once a disk; all that are new, together."""
+    found: dict[UOp, Unit] = {}
+    new: list[tuple[UOp, Unit, Program]] = []
+    shared: dict[str, bytes] = {}
+    for ast, name in kernels:
+        if ast in found: continue
+        unit = _units.get((ast, device.target, code_key()))
+        if unit is None:
+            best = ast
+            if BEAM.value > 0 and device.is_hardware:
+                best = beam.search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
+            unit = _read_unit(best, device, shared)
+            if unit is None:
+                unit, program = _lower(best, device, name)
+                new.append((best, unit, program))
+        found[ast] = unit
+    if new: _compile(new, device)
+    for ast, unit in found.items():
+        key = ast, device.target, code_key()
+        if key not in _units and len(_units) >= MAX_UNITS: _units.pop(next(iter(_units)))
         _units[key] = unit
-    return unit
+    return [found[ast] for ast, _ in kernels]
 
 
-def _compile(ast: UOp, device: DeviceBase, name: str) -> Unit:
+def _lower(ast: UOp, device: DeviceBase, name: str) -> tuple[Unit, Program]:
+    """A kernel's program, and its unit, which lacks the binary."""
     recorder, start = record.recorder, time.perf_counter()
     number = recorder.kernel_begin(name, ast) if recorder is not None else None
     try:
         program = flow.lower(ast, device.target, name, check=CHECK.value >= 1)
-        lowered = time.perf_counter()
         source = getattr(program, "source", "") or device.render(program)
-        binary = device.compile(program, source)
     except Exception as error:
         if recorder is not None: recorder.kernel_end(name, error=f"{type(error).__name__}: {error}")
         raise
-    GlobalCounters.compile_count += 1
     done = time.perf_counter()
-    debug.say(3, lambda: f"  compiled {program.name}: lowering {debug.seconds(lowered - start)}, code {debug.seconds(done - lowered)},"
-                         f" {len(program.uops)} uops, {len(binary)} bytes")
+    debug.say(3, lambda: f"  lowered {program.name}: {debug.seconds(done - start)}, {len(program.uops)} uops, {len(source)} bytes of source")
     asm = getattr(device, "disassemble", None)
     if asm is not None: debug.say(6, lambda: f"---- machine code of {program.name}\n{asm(source)}")
     if recorder is not None:
         recorder.program(source=source, asm=functools.partial(asm, source) if asm else "", program=program, grid=program.grid,
                          local=program.local)
         recorder.kernel_end(name)
-    unit = Unit(binary, source, name=program.name, grid=program.grid, local=program.local,
+    unit = Unit(b"", source, name=program.name, entry="", grid=program.grid, local=program.local,
                 buffers=sum(p.kind == "buffer" for p in program.params), outs=program.outs, flops=program.flops, bytes=program.bytes,
                 reuses=program.reuses, cycles=program.cycles)
     unit.recorded = number
-    disk = _disk(ast, device)
-    if disk is not None: disk.put(_key("program", ast, device.target), unit.facts(), [binary])
-    return unit
+    return unit, program
+
+
+def _compile(new: Sequence[tuple[UOp, Unit, Program]], device: DeviceBase) -> None:
+    """Give units their binaries, and keep them on disk: a binary of several programs once, named by what is in it."""
+    start = time.perf_counter()
+    made = device.compile_all([(program, unit.source) for _, unit, program in new])
+    GlobalCounters.compile_count += len(new)
+    done = time.perf_counter()
+    if record.recorder is not None: record.recorder.compiled(len(new), start, done)
+    times = Counter(binary for _, binary in made)
+    debug.say(3, lambda: f"  compiled {len(new)} programs: {debug.seconds(done - start)}, {sum(map(len, times))} bytes")
+    shared: dict[bytes, str] = {}
+    for (ast, unit, _), (unit.entry, unit.binary) in zip(new, made, strict=True):
+        disk = _disk(ast, device)
+        if disk is None: continue
+        if times[unit.binary] > 1 and unit.binary not in shared:
+            shared[unit.binary] = cache.content_key(unit.binary)
+            disk.put(shared[unit.binary], None, [unit.binary])
+        held = shared.get(unit.binary, "")
+        disk.put(_key("program", ast, device.target), {"held": held, "facts": unit.facts()}, [] if held else [unit.binary])
 
 
 # ---- on disk -----------------------------------------------------------------------------------------------------------------------
@@ -414,10 +450,18 @@ def _key(kind: str, graph: UOp, target: Target) -> str:
 def _text(graph: UOp) -> str: return cache.graph_text(graph)
 
 
-def _read_unit(ast: UOp, device: DeviceBase) -> Unit | None:
+def _read_unit(ast: UOp, device: DeviceBase, shared: dict[str, bytes]) -> Unit | None:
+    """A kernel's unit from disk; `shared` are the binaries of several programs read so far, by their keys."""
     disk = _disk(ast, device)
     entry = read_entry(disk, _key("program", ast, device.target)) if disk is not None else None
-    return Unit(entry.blobs[0], **entry.meta) if entry is not None else None
+    if entry is None: return None
+    held = entry.meta["held"]
+    if not held: return Unit(entry.blobs[0], **entry.meta["facts"])
+    if held not in shared:
+        binary = read_entry(disk, held)
+        if binary is None: return None                # pruned, or damaged
+        shared[held] = binary.blobs[0]
+    return Unit(shared[held], **entry.meta["facts"])
 
 
 def stored_plan(name: str, device: DeviceBase) -> Plan | None:
@@ -452,4 +496,4 @@ def _write_plan(graph: UOp, plan: Plan) -> None:
     disk = _disk(graph, plan.device)
     if disk is None: return
     plan.key = _key("plan", graph, plan.device.target)
-    disk.put(plan.key, plan.to_json(), [u.binary for u in plan.units])
+    disk.put(plan.key, plan.to_json(), plan.binaries())

@@ -18,9 +18,11 @@ from glassgrad.target.target import Target
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import CompilerBug
 from glassgrad.uop.infer import bounds
+from glassgrad.uop.lazy import Lazy
 from glassgrad.uop.ops import Op, Ops
 from glassgrad.uop.uop import UOp
 
+hashlib = Lazy("hashlib")
 STACK_BYTES = 64 << 10           # private memory up to here lives on the stack, larger in the thread's arena
 SCRATCH_SYMBOL = "glassgrad_scratch"
 ARITHMETIC = frozenset((Ops.NEG, Ops.RECIP, Ops.SQRT, Ops.TRUNC, Ops.CAST, Ops.BITCAST, Ops.ADD, Ops.SUB, Ops.MUL, Ops.FDIV, Ops.CDIV,
@@ -51,6 +53,20 @@ def cpu_target(features: str, *, threads: int = 1, l1_bytes: int = 32 << 10, l2_
 def render(program: Program, target: Target) -> str:
     """LLVM IR text of `program`; the same text for the same program in any process."""
     return _Writer(program, target).module()
+
+
+def join(sources: Sequence[str], seal: str) -> tuple[str, list[str]]:
+    """Rendered programs as one module, and their names in it: NAME.number.hash, as several programs may have one name, and several modules
+    may be loaded as one library. The hash is of all that decides the code: the texts, and `seal`."""
+    mark = hashlib.blake2b("\n".join((seal, *sources)).encode(), digest_size=8).hexdigest()
+    names, bodies, tail = [], [], {}
+    for number, source in enumerate(sources):
+        name = source.split('"', 2)[1]
+        names.append(f"{name}.{number}.{mark}")
+        body, end, rest = source.replace(f'@"{name}', f'@"{names[-1]}').partition("\n}\n")      # what is its own has its name
+        bodies.append(body + end)
+        tail |= dict.fromkeys(rest.splitlines(keepends=True))                                   # what all declare, once
+    return "".join((*bodies, *tail)), names
 
 
 class _Writer(Memory):

@@ -35,7 +35,7 @@ def plan_of(root): return recipe_for([root], sign([root], ("test",))).plans[0]
 def test_json_round_trip():
     x = array(X)
     made = plan_of(two_kernels(x))
-    again = Plan.from_json(json.loads(json.dumps(made.to_json())), [u.binary for u in made.units], made.device)
+    again = Plan.from_json(json.loads(json.dumps(made.to_json())), made.binaries(), made.device)
     assert again.to_json() == made.to_json() and again.memory == made.memory
     out, = again.run([x.src[0].memory])
     np.testing.assert_array_equal(np.frombuffer(out.as_memoryview(), np.float32).reshape(3, 4), (2 * X).sum(1, keepdims=True) + X)
@@ -51,6 +51,42 @@ def test_warm_start_in_this_process(tmp_path):
         assert (GlobalCounters.schedule_count, GlobalCounters.compile_count, GlobalCounters.cache_hits) == (0, 0, 1)
         values(two_kernels(array(X)) * 1.0)                        # another plan, but its first kernel is known
         assert GlobalCounters.schedule_count == 1
+
+
+def compiled_together(monkeypatch):
+    """The names of the programs in each call of compile_all from now on."""
+    calls, compile_all = [], CPU.compile_all
+    def watched(programs):
+        calls.append([p.name for p, _ in programs])
+        return compile_all(programs)
+    monkeypatch.setattr(CPU, "compile_all", watched)
+    return calls
+
+
+def test_only_new_kernels_are_compiled_and_those_together(monkeypatch):
+    with Context(CACHE="0"):
+        forget_everything()
+        calls = compiled_together(monkeypatch)
+        first, more = plan_of(two_kernels(array(X))), plan_of(two_kernels(array(X)) * 3)
+        assert list(map(len, calls)) == [2, 1]                    # the first kernel of the second plan is known
+        assert len(first.binaries()) == 1 and len({u.entry for u in first.units}) == 2
+        assert more.units[0] is first.units[0] and len(more.binaries()) == 2
+
+
+def test_kernels_known_from_another_plan_are_read_from_disk(tmp_path, monkeypatch):
+    """They point at the object that holds them; where it is gone they are compiled again."""
+    expected = ((2 * X).sum(1, keepdims=True) + X) * 3
+    with Context(CACHE=str(tmp_path), CHECK=0):
+        forget_everything()
+        made = plan_of(two_kernels(array(X)))
+        forget_everything()
+        calls = compiled_together(monkeypatch)
+        np.testing.assert_array_equal(values(two_kernels(array(X)) * 3), expected)
+        assert list(map(len, calls)) == [1]
+        cache._remove(cache.disk_cache().path(cache.content_key(made.binaries()[0])))
+        forget_everything()
+        np.testing.assert_array_equal(values(two_kernels(array(X)) * 4.5), expected * 1.5)
+        assert list(map(len, calls)) == [1, 2]
 
 
 def test_damaged_entries_are_made_again(tmp_path):

@@ -170,6 +170,35 @@ def test_bad_calls():
     with pytest.raises(CompilerBug, match="LLVM refuses"): CPU.llvm.compile("define void", CPU.target.features)
 
 
+def scale(by):
+    k = Linear("scale", I)
+    out, g = k.buffer(I, 4), k.group(0, 4)
+    k.store(out, g, k.put(k.load(out, g) * by))
+    return k.program()
+
+
+@pytest.mark.parametrize("lines, objects", [(0, 3), (40, 2), (3000, 1)])
+def test_programs_of_one_name_in_few_modules(monkeypatch, lines, objects):
+    """Several a module, as many as its bound allows; each is found by a name of its own, in one library."""
+    monkeypatch.setattr("glassgrad.device.cpu.MODULE_LINES", lines)
+    programs = [(p, CPU.render(p)) for p in map(scale, (2, 3, 5))]
+    made = CPU.compile_all(programs)
+    assert len({binary for _, binary in made}) == objects and len({name for name, _ in made}) == 3
+    assert made == CPU.compile_all(programs)                       # the same bytes and names in any process
+    loaded = CPU.load_all([*made, made[0]])
+    assert len({id(p.keep) for p in loaded}) == 1 and loaded[0].address == loaded[3].address
+    x = np.arange(4)
+    for prog in loaded: CPU.launch(prog, [x.ctypes.data], (), (4, 1, 1))
+    assert x.tolist() == [0, 60, 120, 180]
+
+
+def test_plain_names_may_come_twice():
+    binaries = [(p.name, CPU.compile(p, CPU.render(p))) for p in map(scale, (2, 3))]
+    x = np.arange(4)
+    for prog in CPU.load_all(binaries): CPU.launch(prog, [x.ctypes.data], (), (4, 1, 1))
+    assert x.tolist() == [0, 6, 12, 18]
+
+
 def test_object_is_the_disk_format():
     k = Linear("double", I)
     out, g = k.buffer(I, 4), k.group(0, 4)
