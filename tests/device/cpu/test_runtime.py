@@ -11,6 +11,7 @@ from linear_programs import Linear
 
 from glassgrad.device.cpu import CpuDevice
 from glassgrad.device.device import Launch, Slot
+from glassgrad.target.llvm import join
 from glassgrad.uop.dtype import dtypes
 from glassgrad.uop.errors import CompilerBug, DeviceError, UsageError
 
@@ -190,6 +191,14 @@ def test_programs_of_one_name_in_few_modules(monkeypatch, lines, objects):
     x = np.arange(4)
     for prog in loaded: CPU.launch(prog, [x.ctypes.data], (), (4, 1, 1))
     assert x.tolist() == [0, 60, 120, 180]
+
+
+def test_what_is_a_programs_own_is_named_by_it_and_what_all_declare_stands_once():
+    own = 'define void @"f"() {\n  %x = load i8, ptr @"f.zeros"\n  ret void\n}\n@"f.zeros" = internal constant i8 0\ndeclare void @g(ptr)\n'
+    text, names = join([own, own], "seal")
+    assert [text.count(f'@"{name}') for name in names] == [3, 3] and text.count("declare") == 1
+    CPU.llvm.compile(text, CPU.target.features)
+    assert names != join([own, own], "another")[1]
 
 
 def test_plain_names_may_come_twice():
