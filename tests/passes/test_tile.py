@@ -219,6 +219,14 @@ def test_a_batch_of_small_products_needs_no_rounds():
 
 def test_no_panel_is_filled_anew_for_every_few_rows():
     """Rows that are normalised in scratch stand outside: a panel of the weights would be copied for each few of them."""
-    x, w = Tensor.empty(128, 768), Tensor.empty(1024, 768)
+    x, w = Tensor.empty(128, 768), Tensor.empty(512, 768)
     program, = programs(x.layernorm() @ w.T)
     assert sum(n.op is Ops.SCRATCH for n in program.uops) == 1
+
+
+@pytest.mark.parametrize("rows, columns, inside", [(128, 768, False), (16, 768, True), (128, 512, True), (1 << 15, 768, True)])
+def test_rows_are_stored_where_a_product_would_read_its_weights_again(rows, columns, inside):
+    """A product of few rows, of weights that a cache holds, or of more rows than any cache holds finds them in scratch."""
+    x, w, v = Tensor.empty(rows, 768), Tensor.empty(columns, 768), Tensor.empty(768, columns)
+    assert len(programs(x.layernorm() @ w.T)) == (1 if inside else 2)
+    assert len(programs((x @ w.T).gelu() @ v.T)) == (1 if inside else 2)
