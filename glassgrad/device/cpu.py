@@ -11,7 +11,8 @@ import os
 import platform
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,23 +194,15 @@ class CpuDevice(DeviceBase):
         """The machine code of a rendered program, as assembly text."""
         return self.llvm.assembly(source, self.target.features)
     def load(self, program_name: str, binary: bytes) -> CpuProgram: return self.load_all([(program_name, binary)])[0]
-    def compile_all(self, programs: Sequence[tuple[Program, str]]) -> list[tuple[str, bytes]]:
-        """Several a module, up to MODULE_LINES of text."""
-        modules: list[list[str]] = []
-        room = 0
-        for _, source in programs:
-            lines = source.count("\n")
-            if lines > room:
-                modules.append([])
-                room = MODULE_LINES
-            modules[-1].append(source)
-            room -= lines
-        out = []
-        for sources in modules:
-            text, names = join(sources, self.target.features)
-            binary = self.llvm.compile(text, self.target.features)
-            out += [(name, binary) for name in names]
-        return out
+    def compile_all(self, programs: Iterable[tuple[Program, str]]) -> list[tuple[str, bytes]]:
+        """Several a module; a second core generates the code of one while the programs of the next are taken."""
+        if self.target.threads < 2: return [p for sources in _modules(programs) for p in self._compile_module(sources)]
+        with ThreadPoolExecutor(1, "glassgrad code") as pool:
+            return [p for made in pool.map(self._compile_module, _modules(programs)) for p in made]
+    def _compile_module(self, sources: list[str]) -> list[tuple[str, bytes]]:
+        text, names = join(sources, self.target.features)
+        binary = self.llvm.compile(text, self.target.features)
+        return [(name, binary) for name in names]
     def load_all(self, programs: Sequence[tuple[str, bytes]]) -> list[CpuProgram]:
         """Many at once, as few libraries: in each, names are unique."""
         libraries: list[dict[str, bytes]] = []
@@ -245,6 +238,20 @@ class CpuDevice(DeviceBase):
         return self._call.mine
 
     def graph(self, rows: Sequence[Launch]) -> Replay: return CpuReplay(self, rows)
+
+
+def _modules(programs: Iterable[tuple[Program, str]]) -> Iterator[list[str]]:
+    """The sources in modules of up to MODULE_LINES, or of one that is longer."""
+    sources: list[str] = []
+    lines = 0
+    for _, source in programs:
+        more = source.count("\n")
+        if sources and lines + more > MODULE_LINES:
+            yield sources
+            sources, lines = [], 0
+        sources.append(source)
+        lines += more
+    if sources: yield sources
 
 
 class CpuReplay(Replay):

@@ -8,7 +8,7 @@ import importlib
 import operator
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from glassgrad.target.program import Program
@@ -90,8 +90,9 @@ class DeviceBase:
     def load(self, program_name: str, binary: bytes) -> Any:
         """A program that `launch` takes."""
         raise DeviceError(f"{self.name}: runs no programs, it only holds data\n  try: copy the tensor to another device with .to('CPU')")
-    def compile_all(self, programs: Sequence[tuple[Program, str]]) -> list[tuple[str, bytes]]:
-        """What `load_all` takes, for each (program, its source): a binary, which several may share, and the program's name in it."""
+    def compile_all(self, programs: Iterable[tuple[Program, str]]) -> list[tuple[str, bytes]]:
+        """What `load_all` takes, for each (program, its source): a binary, which several may share, and the program's name in it. To take
+        the next program may cost as much as to compile it."""
         return [(program.name, self.compile(program, source)) for program, source in programs]
     def load_all(self, programs: Sequence[tuple[str, bytes]]) -> list[Any]:
         """What `load` gives for each (name, binary)."""

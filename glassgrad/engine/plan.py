@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from glassgrad.device.buffer import Buffer, owned
@@ -356,23 +356,33 @@ def _delay_updates(rows: Sequence[Row], units: Sequence[Unit], inputs: int, outp
 
 
 def units_for(kernels: Sequence[tuple[UOp, str]], device: DeviceBase) -> list[Unit]:
-    """The compiled programs of kernels (ast, name): identical ones once a process, and once a disk; all that are new, together."""
+    """The compiled programs of kernels (ast, name): identical ones once a process, and once a disk. Those that are new are lowered one by
+    one as the device takes them, which may compile some while the next is lowered."""
     found: dict[UOp, Unit] = {}
-    new: list[tuple[UOp, Unit, Program]] = []
+    new: list[tuple[UOp, Unit]] = []
     shared: dict[str, bytes] = {}
-    for ast, name in kernels:
-        if ast in found: continue
-        unit = _units.get((ast, device.target, code_key()))
-        if unit is None:
-            best = ast
-            if BEAM.value > 0 and device.is_hardware:
-                best = beam.search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
-            unit = _read_unit(best, device, shared)
+    lowering = 0.0
+
+    def programs() -> Iterator[tuple[Program, str]]:
+        nonlocal lowering
+        for ast, name in kernels:
+            if ast in found: continue
+            began, program = time.perf_counter(), None
+            unit = _units.get((ast, device.target, code_key()))
             if unit is None:
-                unit, program = _lower(best, device, name)
-                new.append((best, unit, program))
-        found[ast] = unit
-    if new: _compile(new, device)
+                best = ast
+                if BEAM.value > 0 and device.is_hardware:
+                    best = beam.search(ast, device, BEAM.value, _disk(ast, device), _key(f"beam {BEAM.value}", ast, device.target))
+                unit = _read_unit(best, device, shared)
+                if unit is None:
+                    unit, program = _lower(best, device, name)
+                    new.append((best, unit))
+            found[ast] = unit
+            lowering += time.perf_counter() - began
+            if program is not None: yield program, unit.source
+    start = time.perf_counter()
+    made = device.compile_all(programs())
+    if new: _name_binaries(new, made, device, time.perf_counter() - start - lowering)
     for ast, unit in found.items():
         key = ast, device.target, code_key()
         if key not in _units and len(_units) >= MAX_UNITS: _units.pop(next(iter(_units)))
@@ -405,17 +415,14 @@ def _lower(ast: UOp, device: DeviceBase, name: str) -> tuple[Unit, Program]:
     return unit, program
 
 
-def _compile(new: Sequence[tuple[UOp, Unit, Program]], device: DeviceBase) -> None:
+def _name_binaries(new: Sequence[tuple[UOp, Unit]], made: Sequence[tuple[str, bytes]], device: DeviceBase, waited: float) -> None:
     """Give units their binaries, and keep them on disk: a binary of several programs once, named by what is in it."""
-    start = time.perf_counter()
-    made = device.compile_all([(program, unit.source) for _, unit, program in new])
     GlobalCounters.compile_count += len(new)
-    done = time.perf_counter()
-    if record.recorder is not None: record.recorder.compiled(len(new), start, done)
+    if record.recorder is not None: record.recorder.compiled(len(new), waited)
     times = Counter(binary for _, binary in made)
-    debug.say(3, lambda: f"  compiled {len(new)} programs: {debug.seconds(done - start)}, {sum(map(len, times))} bytes")
+    debug.say(3, lambda: f"  compiled {len(new)} programs: {sum(map(len, times))} bytes, waited {debug.seconds(waited)}")
     shared: dict[bytes, str] = {}
-    for (ast, unit, _), (unit.entry, unit.binary) in zip(new, made, strict=True):
+    for (ast, unit), (unit.entry, unit.binary) in zip(new, made, strict=True):
         disk = _disk(ast, device)
         if disk is None: continue
         if times[unit.binary] > 1 and unit.binary not in shared:

@@ -220,11 +220,12 @@ class Recorder:
         self._bound()
         self.version += 1
 
-    def compiled(self, programs: int, t0: float, t1: float) -> None:
-        """The machine code of programs whose kernels have ended was made in one go."""
-        self.span("compile", f"machine code of {programs} programs", t0, t1)
+    def compiled(self, programs: int, waited: float) -> None:
+        """The machine code of programs whose kernels have ended is there, after so many seconds of waiting for it."""
+        now = time.perf_counter()
+        self.span("compile", f"machine code of {programs} programs", now - waited, now)
         schedule = getattr(self._here, "schedule", None)
-        if schedule is not None: schedule.inside += t1 - t0
+        if schedule is not None: schedule.inside += waited
 
     def pass_(self, stage: str, name: str, before: Graph, after: Graph, fired: Iterable[tuple[str, UOp, UOp]] = (),
               counts: dict[str, int] | None = None, seconds: float | None = None, why: str = "") -> None:

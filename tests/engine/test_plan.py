@@ -57,7 +57,8 @@ def compiled_together(monkeypatch):
     """The names of the programs in each call of compile_all from now on."""
     calls, compile_all = [], CPU.compile_all
     def watched(programs):
-        calls.append([p.name for p, _ in programs])
+        programs = list(programs)
+        if programs: calls.append([p.name for p, _ in programs])
         return compile_all(programs)
     monkeypatch.setattr(CPU, "compile_all", watched)
     return calls

@@ -193,6 +193,23 @@ def test_programs_of_one_name_in_few_modules(monkeypatch, lines, objects):
     assert x.tolist() == [0, 60, 120, 180]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_second_core_generates_code_while_programs_are_taken(monkeypatch, threads):
+    """With one thread nothing runs beside the caller; either way the same bytes, and what goes wrong with a program is the caller's."""
+    monkeypatch.setattr("glassgrad.device.cpu.MODULE_LINES", 0)
+    programs = [(p, CPU.render(p)) for p in map(scale, (2, 3))]
+    expected, workers, compile_one = CPU.compile_all(programs), set(), CPU.llvm.compile
+    monkeypatch.setattr(CPU, "target", CPU.target.with_(threads=threads))
+    monkeypatch.setattr(CPU.llvm, "compile", lambda *args: (workers.add(threading.current_thread()), compile_one(*args))[1])
+    assert CPU.compile_all(iter(programs)) == expected
+    assert (threading.current_thread() in workers) == (threads == 1) and len(workers) == 1
+
+    def broken():
+        yield programs[0]
+        raise KeyError("lowering")
+    with pytest.raises(KeyError, match="lowering"): CPU.compile_all(broken())
+
+
 def test_what_is_a_programs_own_is_named_by_it_and_what_all_declare_stands_once():
     own = 'define void @"f"() {\n  %x = load i8, ptr @"f.zeros"\n  ret void\n}\n@"f.zeros" = internal constant i8 0\ndeclare void @g(ptr)\n'
     text, names = join([own, own], "seal")
