@@ -12,7 +12,6 @@ import platform
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,7 +196,8 @@ class CpuDevice(DeviceBase):
     def compile_all(self, programs: Iterable[tuple[Program, str]]) -> list[tuple[str, bytes]]:
         """Several a module; a second core generates the code of one while the programs of the next are taken."""
         if self.target.threads < 2: return [p for sources in _modules(programs) for p in self._compile_module(sources)]
-        with ThreadPoolExecutor(1, "glassgrad code") as pool:
+        futures = importlib.import_module("concurrent.futures")        # 8 ms, which a start from disk does not need
+        with futures.ThreadPoolExecutor(1, "glassgrad code") as pool:
             return [p for made in pool.map(self._compile_module, _modules(programs)) for p in made]
     def _compile_module(self, sources: list[str]) -> list[tuple[str, bytes]]:
         text, names = join(sources, self.target.features)
