@@ -85,7 +85,8 @@ def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
     """How many vectors a turn of a loop that is no contraction computes: fewer where each is heavy on registers."""
     heavy = sum(s.flops for s in k.statements)
     columns = any(s.node.op is Ops.REDUCE and lane in s.free and is_far(a, s, all) for s in k.statements for a in s.accesses)
-    want = 1 if heavy > 60 else 2 if heavy > 12 else target.registers // 2 if columns else 4     # far rows: as many lines of each as fit
+    stores = sum(a.node.op is Ops.STORE for s in k.statements for a in s.accesses)      # side by side they fill a core as vectors do
+    want = 1 if heavy > 60 or stores > 3 else 2 if heavy > 12 else target.registers // 2 if columns else 4     # far rows: as many lines of each as fit
     # a hash is a chain of 100 instructions. Four at once hide its latency, which saves 2 ns an element, and take 40 ms more to compile
     if any(n.op is Ops.THREEFRY for n in k.order) and max(s.trips for s in k.statements) < FEW_HASHES: want = 1
     inside = [s for s in k.statements if lane in s.axes]

@@ -266,9 +266,7 @@ class Chooser:
         evals = [self.evaluations(w) for w in wants]
         recompute = per_element * sum(evals)
         if work:
-            kept = [a for a in range(n.src[0].ndim) if a not in n.arg.axes] if (spelled := table_axes(n)) else []
-            if any(a in spelled and not is_spelled(i) for w in wants for a, i in zip(kept, w.idx)):
-                return "the loops of its constants could not be spelled out", None
+            if (spelled := table_axes(n)) and (why := self.not_spelled(n, spelled, wants)) is not None: return why, None
             if work * size > PARALLEL_WORK and is_contraction(n) and any(is_split(i) for i in {i for w in wants for i in w.idx if i.op is not Ops.RANGE}):
                 return "no tile could follow the index at which it is wanted", None
             why, stage = self.not_here(n, wants, evals, work), self.stage_axes(n, wants)
@@ -290,6 +288,15 @@ class Chooser:
         if self.target.has_grid or row is None or stored_under(n.src[0]) is None or any(row in free_axes(i) for i in w.idx[:-1]): return False
         if not self.axes_of(w).issuperset(self.loops[w.root]): return False
         return linear(w.idx[-1])[0].get(row) == 1 and (n.arg[-1] == (0, 0) or 2 < row.src[0].arg / self.target.lanes <= BOUNDED)
+
+    def not_spelled(self, n: UOp, spelled: list[int], wants: list[Want]) -> str | None:
+        """Why the loops along which a reduction's TABLEs change cannot be spelled out in the kernels that want it."""
+        kept = [a for a in range(n.src[0].ndim) if a not in n.arg.axes]
+        for w in wants:
+            here = [i for a, i in zip(kept, w.idx) if a in spelled]
+            if not all(map(is_spelled, here)): return "the loops of its constants could not be spelled out"
+            if any(free_axes(i).intersection(self.loops[w.root][-1:]) for i in here): return "vectors need the loop that would be spelled out"
+        return None
 
     def not_here(self, n: UOp, wants: list[Want], evals: list[int], work: int) -> str | None:
         """Why a reduction cannot be computed inside the kernels that want it."""

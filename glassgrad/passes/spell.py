@@ -13,7 +13,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator
 
-from glassgrad.passes.algebra import gates, simplify
+from glassgrad.passes.algebra import gates, simplify, weighted_sum
 from glassgrad.passes.axes import replace_axes
 from glassgrad.passes.linearize import affine
 from glassgrad.rewrite.driver import rewrite
@@ -63,7 +63,7 @@ class _Speller:
     def __init__(self, order: list[UOp], loops: set[UOp]) -> None:
         self.order, self.loops = order, loops
         self.of = {n: self.sorted(free_axes(n)) for n in order}
-        self.linear: dict[UOp, tuple[UOp, list[int]]] = {}
+        self.linear: dict[UOp, tuple[UOp, int, list[int]]] = {}
         self.made: dict[UOp, dict[Place, Value]] = {}
 
     def sorted(self, axes: Iterable[UOp]) -> Loops: return tuple(sorted(self.loops.intersection(axes), key=lambda r: r.arg.id))
@@ -94,15 +94,16 @@ class _Speller:
         """An index to which spelled loops add multiples of themselves: what is left is simplified once."""
         terms, const = affine(n)
         steps = [terms.pop(r, 0) for r in self.of[n]]
-        if not any(self.loops & free_axes(t) for t in terms):
-            rest = n.const_like(const)
-            for t, c in terms.items(): rest = simplify(t * c + rest)
-            self.linear[n] = rest, steps
+        if any(self.loops & free_axes(t) for t in terms): return
+        rest = weighted_sum(n.dtype, terms.items())
+        self.linear[n] = (rest.const_like(0), const + rest.arg, steps) if rest.op is Ops.CONST else (rest, const, steps)
 
     def node(self, n: UOp, p: Place) -> UOp:
         if n in self.linear:
-            rest, steps = self.linear[n]
-            return simplify(rest + sum(c * i for c, i in zip(steps, p)))
+            rest, const, steps = self.linear[n]
+            const += sum(c * i for c, i in zip(steps, p))
+            if not const: return rest
+            return rest.const_like(const) if rest.op is Ops.CONST else rest + const
         src = tuple([self.at(s, self.of[n], p) for s in n.src])
         if src == n.src: return n
         new = n.replace(src=src)
@@ -167,7 +168,11 @@ def product(factors: list[Factor], loops: Loops, p: Place) -> tuple[float, UOp |
 
 def total(terms: list[tuple[float, UOp | None]], op: Op) -> Value:
     """The terms combined, those that are added before those that are taken away."""
-    if op is not Ops.ADD: return functools.reduce(lambda x, y: x.alu(op, y), [node * number if number != 1 else node for number, node in terms])
+    if op is not Ops.ADD:
+        nodes, numbers = [x for _, x in terms if x is not None], [c for c, x in terms if x is None]
+        if not nodes: return functools.reduce(op.py, numbers)
+        if numbers: nodes.append(nodes[0].const_like(functools.reduce(op.py, numbers)))
+        return functools.reduce(lambda x, y: x.alu(op, y), nodes)
     y: UOp | None = None
     for number, node in sorted(((c, x) for c, x in terms if c and x is not None), key=lambda t: t[0] < 0):
         if y is None: y = node if number == 1 else node * number

@@ -17,6 +17,7 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
+from glassgrad.passes.fuse import stored_under
 from glassgrad.passes.linearize import affine
 from glassgrad.passes.views import TRUE, ZERO, Axes, move
 from glassgrad.target.target import Target
@@ -76,6 +77,7 @@ def outputs(r: UOp) -> int:
 
 def match(n: UOp, idx: tuple[UOp, ...]) -> Conv | None:
     """The convolution that a sum over `n.arg.axes` at `idx` is, if it is one."""
+    if not any(map(_slides, n.src[0].src)): return None
     one, two = (_operand(s, idx) for s in n.src[0].src)
     if one is None or two is None: return None
     image, weight = (one, two) if any(len(f) == 2 for f in one.follows) else (two, one)
@@ -91,6 +93,12 @@ def match(n: UOp, idx: tuple[UOp, ...]) -> Conv | None:
     if any(r in summed and r not in both or r not in mine | theirs for r in loops): return None
     if any(len(set(f)) != len(f) for f in ([r for axis in x.follows for r in axis] for x in (image, weight))): return None
     return Conv(image, weight, pairs, *(tuple(r for r in loops if r in which) for which in (both - summed, both & summed, mine - theirs, theirs - mine)))
+
+
+def _slides(x: UOp) -> bool:
+    """Whether a factor is a view of windows."""
+    while x.op in VIEWS and x.op is not Ops.UNFOLD: x = x.src[0]
+    return x.op is Ops.UNFOLD
 
 
 def _operand(x: UOp, idx: tuple[UOp, ...]) -> Operand | None:
@@ -152,8 +160,11 @@ def transformed(n: UOp, idx: tuple[UOp, ...], c: Conv) -> UOp:
 
     # one axis after another, as a kernel for each stays small
     loops = [f[0] if len(f) == 1 else next(i for i in f if i in windows) for f in c.image.follows]
-    image = _at_hand(c.image.base)
-    x = _ordered(image, loops, (*c.groups, *c.rows, *windows, *c.channels))
+    order = (*c.groups, *c.rows, *windows, *c.channels)
+    image, pads = _without_pads(c.image.base)
+    x = _ordered(image, loops, order)
+    if stored_under(image) is None or loops[-1] is not order[-1]: x = _stored(x, "each element is in several tiles, whose vectors are channels")
+    x = x.pad(tuple(pads[loops.index(r)] for r in order))
     for s in range(d):
         a = x.ndim - len(c.channels) - d + s
         need = (tiles[s] - 1) * steps[s] + POINTS
@@ -170,21 +181,18 @@ def transformed(n: UOp, idx: tuple[UOp, ...], c: Conv) -> UOp:
     w = w.reshape((POINTS ** d, groups, 1, channels, outs))
     grid = tuple(max(m, k) for m, k in zip(x.shape, w.shape))
     y = _stored((x.expand(grid) * w.expand(grid)).reduce(Ops.ADD, (3,)), "each of its sums is a term of several outputs")
+    # outputs stand by tiles: each tile's go behind it, so that channels stay innermost in what is stored
     place = (*c.groups, *c.rows, *windows, *c.outs)
     y = y.reshape((*(POINTS,) * d, *(tiles[windows.index(r)] if r in windows else length(r) for r in place)))
     for s in range(d):
         if s: y = _stored(y, "an axis of its tiles is transformed once for all places of the others")
-        y = _transform(y.permute((*(a for a in range(y.ndim) if a != d - 1), d - 1)), made[s][2])
-    place = (*reversed(places), *place)
-
-    # outputs stand by tiles: each tile's go behind it
-    kept = [r for a, r in enumerate(idx) if a not in n.arg.axes and r is not ZERO]
-    y = y.permute(tuple(place.index(s) for r in kept for s in ((r, places[windows.index(r)]) if r in windows else (r,))))
+        a = d - 1 - s
+        y = _transform(y.permute((*(b for b in range(y.ndim) if b != a), a)), made[s][2], a + len(c.groups) + len(c.rows) + 2 * s + 1)
     whole = {i: t * m for i, t, m in zip(windows, tiles, steps)}
-    y = y.reshape(tuple(whole.get(r, length(r)) for r in kept))
+    y = y.reshape(tuple(whole.get(r, length(r)) for r in place))
     if any(length(i) != m for i, m in whole.items()):
-        y = _stored(y, "its last tiles are cut").shrink(tuple((0, length(r)) for r in kept))
-    y = y.reshape(n.shape)
+        y = _stored(y, "its last tiles are cut").shrink(tuple((0, length(r)) for r in place))
+    y = _ordered(y, place, [r for a, r in enumerate(idx) if a not in n.arg.axes and r is not ZERO]).reshape(n.shape)
     for new in y.toposort(stop=lambda s: s is image or s is c.weight.base): new.site = new.site or n.site
     return y
 
@@ -192,15 +200,12 @@ def transformed(n: UOp, idx: tuple[UOp, ...], c: Conv) -> UOp:
 def _stored(x: UOp, why: str) -> UOp: return UOp(Ops.CONTIGUOUS, x.dtype, (x,), why)
 
 
-def _at_hand(x: UOp) -> UOp:
-    """A view of memory."""
-    views = []
-    while x.op.is_movement:
-        views.append(x)
-        x = x.src[0]
-    if x.op not in (Ops.BUFFER, Ops.CONTIGUOUS): x = _stored(x, "each element is in several tiles")
-    for v in reversed(views): x = v.replace(src=(x,))
-    return x
+def _without_pads(x: UOp) -> tuple[UOp, tuple[tuple[int, int], ...]]:
+    """What is padded in a view that leaves out axes of one place, and how far."""
+    p = x.src[0] if x.op is Ops.RESHAPE else x
+    kept = [a for a, m in enumerate(p.shape) if m > 1]
+    if p.op is not Ops.PAD or tuple(p.shape[a] for a in kept) != x.shape: return x, ((0, 0),) * x.ndim
+    return p.src[0].reshape(tuple(p.src[0].shape[a] for a in kept)), tuple(p.arg[a] for a in kept)
 
 
 def _ordered(x: UOp, loops: list[UOp], order: tuple[UOp, ...]) -> UOp:
@@ -208,9 +213,9 @@ def _ordered(x: UOp, loops: list[UOp], order: tuple[UOp, ...]) -> UOp:
     return x.permute(tuple(loops.index(r) for r in order))
 
 
-def _transform(x: UOp, rows: tuple[tuple[float, ...], ...]) -> UOp:
-    """The last axis multiplied by a matrix; what it gives is the first."""
-    table = UOp(Ops.TABLE, x.dtype, (), tuple(v for row in rows for v in row))
-    shape = (len(rows), len(rows[0]), *x.shape[:-1])
-    x = x.permute((x.ndim - 1, *range(x.ndim - 1))).reshape((1, *shape[1:])).expand(shape)
-    return (x * table.reshape((*shape[:2], *(1,) * len(shape[2:]))).expand(shape)).reduce(Ops.ADD, (1,))
+def _transform(x: UOp, rows: tuple[tuple[float, ...], ...], at: int = 0) -> UOp:
+    """The last axis multiplied by a matrix; what it gives is axis `at`."""
+    ones = (1,) * (x.ndim - 1)
+    table = UOp(Ops.TABLE, x.dtype, (), tuple(v for row in rows for v in row)).reshape((*ones[:at], len(rows), *ones[at:], len(rows[0])))
+    shape = (*x.shape[:at], len(rows), *x.shape[at:])
+    return (x.reshape((*x.shape[:at], 1, *x.shape[at:])).expand(shape) * table.expand(shape)).reduce(Ops.ADD, (x.ndim,))
