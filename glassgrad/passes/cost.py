@@ -27,6 +27,8 @@ PANEL_BYTES = 1 << 19
 FEW_HASHES = 1 << 21  # up to which one is computed at a time
 DEPTH = 512           # turns of a sum for which panels are kept
 FEW_ROWS = 8          # that are read at once: what prefetchers follow
+FAR_STORES = 10.0     # cycles of an element stored alone in a line that no cache near holds,
+FAR_CACHES = 4        # as where an output is so many times as large as the second-level cache
 FAR_LINE = 1.0        # cycles of a line among many far ones that the elements of a window lie in
 LINE_BYTES = 64
 FAR = 256             # bytes between the rows of an operand that no prefetcher follows
@@ -79,6 +81,13 @@ def is_contraction(s: Statement) -> bool:
 def thrash(s: Statement, target: Target) -> float:
     """How much slower a contraction with its SIMD axis inside gets when the rows of its tile leave the first-level cache."""
     return 1.7 if 7 * 4 * math.prod(size(r) for r in s.own) > target.l1_bytes else 1.0
+
+
+def scattered_stores(s: Statement, lane: UOp, target: Target) -> float:
+    """Cycles that the stores of a tile wait for when vectors along `lane` go to as many far lines as they have elements, which no prefetcher
+    brings (128x768 times the transpose of 50257x768: 168 ms, and 146 with vectors along the columns)."""
+    far = [a for a in s.accesses if a.node.op is Ops.STORE and a.node.src[0].op is Ops.PARAM and abs(a.step(lane) or 0) * a.node.src[2].dtype.itemsize >= FAR]
+    return sum(FAR_STORES * s.trips for a in far if a.node.src[0].arg.size * a.node.src[2].dtype.itemsize > FAR_CACHES * target.l2_bytes)
 
 
 def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:

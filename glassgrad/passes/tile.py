@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, is_bounded_row, lane_width, may_stage, merge_axes, order_sums, replace_axes,
                                    size, split_lane, split_over, split_rounds, split_row)
 from glassgrad.passes.cost import (FAR, WRITTEN, best_lane, chain, copies_pay, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
-                                   register_tile, round_depth, square_axis, stays_near, thrash, wants_panel)
+                                   register_tile, round_depth, scattered_stores, square_axis, stays_near, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
 from glassgrad.passes.views import flatten
 from glassgrad.target.target import Target
@@ -173,6 +173,7 @@ def make_plan(k: Kernel, target: Target, asked: Tiling) -> Plan:
     def plan(lane: UOp | None) -> Plan:
         cost = sum(lane_cost(s, lane, target) if lane is not None and lane in s.axes
                    else best_lane(s, s.own if s is not root else (), target)[0] for s in plain)
+        if inner and lane is not None: cost += scattered_stores(root, lane, target)
         tiles = {} if asked.tiles is None else {r: f for r in root.own for number, f in asked.tiles if number == r.arg.id}
         if lane is not None and inner and asked.tiles is None and is_bounded_row(k, lane, target): tiles[lane] = math.ceil(size(lane) / target.lanes)
         panels: list[UOp] = []

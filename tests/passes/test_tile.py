@@ -230,3 +230,11 @@ def test_rows_are_stored_where_a_product_would_read_its_weights_again(rows, colu
     x, w, v = Tensor.empty(rows, 768), Tensor.empty(columns, 768), Tensor.empty(768, columns)
     assert len(programs(x.layernorm() @ w.T)) == (1 if inside else 2)
     assert len(programs((x @ w.T).gelu() @ v.T)) == (1 if inside else 2)
+
+
+@pytest.mark.parametrize("columns, is_whole", [(1024, False), (16384, True)])
+def test_lines_that_no_cache_holds_are_stored_whole(columns, is_whole):
+    """Vectors along the rows need no turned weights, and scatter the product: no loss only where a cache near holds it."""
+    program, = programs(Tensor.empty(128, 768) @ Tensor.empty(columns, 768).T)
+    places = [n.src[1].dtype.lanes for n in program.uops if n.op is Ops.STORE and n.src[0].op is Ops.PARAM]
+    assert set(places) == ({1} if is_whole else {8})
