@@ -44,7 +44,7 @@ def cpu_target(features: str, *, threads: int = 1, l1_bytes: int = 32 << 10, l2_
     storage = {dtypes.bfloat16} | ({dtypes.float16} if {"f16c", "neon"} & has else set())
     rounds = bool({"sse4.1", "avx", "neon", "avx2", "avx512f"} & has)      # without: LLVM calls truncf, which a JIT cannot find
     pairs = {Ops.PAIRMUL} if "avx2" in has and not wide else set()
-    return Target("CPU", ops=(ARITHMETIC if rounds else ARITHMETIC - {Ops.TRUNC}) | pairs, dtypes=frozenset(native),
+    return Target("CPU", ops=(ARITHMETIC if rounds else ARITHMETIC - {Ops.TRUNC}) | pairs | {Ops.PREFETCH}, dtypes=frozenset(native),
                   storage_dtypes=frozenset(native | storage), lanes=16 if wide else 8 if "avx2" in has else 4,
                   registers=32 if wide or "neon" in has else 16, threads=threads, fma=bool({"fma", "neon"} & has),
                   l1_bytes=l1_bytes, l2_bytes=l2_bytes, llc_bytes=llc_bytes, features=features)
@@ -215,7 +215,7 @@ _SUMS = frozenset((Ops.ADD, Ops.SUB, Ops.MUL))
 _EMIT: dict[Op, Callable[[_Writer, UOp], None]] = {
     Ops.CONST: _Writer.const, Ops.LANES: _Writer.lanes, Ops.PARAM: _Writer.param, Ops.AFTER: _Writer.same, Ops.BARRIER: _Writer.nothing,
     Ops.RANGE: _Writer.open_loop, Ops.END: _Writer.close_loop, Ops.ACC: _Writer.register, Ops.SET: _Writer.set_register,
-    Ops.GET: _Writer.get_register, Ops.LOAD: _Writer.load, Ops.SPLAT: _Writer.make_splat, Ops.EXTRACT: _Writer.extract,
+    Ops.GET: _Writer.get_register, Ops.LOAD: _Writer.load, Ops.PREFETCH: _Writer.prefetch, Ops.SPLAT: _Writer.make_splat, Ops.EXTRACT: _Writer.extract,
     Ops.PACK: _Writer.pack, Ops.SHUFFLE: _Writer.shuffle, Ops.HREDUCE: _Writer.reduce_lanes, Ops.HSCAN: _Writer.scan_lanes}
 
 

@@ -148,6 +148,9 @@ class Memory(Arithmetic):
             else: value = self.from_memory(n.dtype, self.let(f"load {mem}, ptr {ptr}, align {align}"))
         self.names[n] = value
 
+    def prefetch(self, n: UOp) -> None:
+        self.lines.append("  " + self.call("llvm.prefetch.p0", "void", f"ptr {self.pointer(*n.src, True)}", "i32 0", "i32 3", "i32 1"))
+
     def both(self, ty: str, conditions: list[UOp]) -> str:
         """The text of all of them together."""
         return functools.reduce(lambda x, y: self.let(f"and {ty} {x}, {y}"), [self[c] for c in conditions])
@@ -409,7 +412,7 @@ def folded_in(uops: Sequence[UOp], lines: dict[UOp, Any]) -> set[UOp]:
     for n in reversed(uops):                       # users come first
         if n in vectors and n in only: continue
         used = n.src
-        if n.op in (Ops.LOAD, Ops.STORE):
+        if n.op in (Ops.LOAD, Ops.STORE, Ops.PREFETCH):
             gate = n.src[2:3] if n.op is Ops.LOAD else n.src[3:4]
             if n.op is Ops.STORE or not gate or gate[0].dtype.lanes > 1:
                 used = (n.src[0], *n.src[2:]) if n in lines or n.src[1] not in vectors else n.src

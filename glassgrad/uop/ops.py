@@ -176,7 +176,7 @@ add_op("SINK", "effect", -1, "several roots", shape=_scalar)
 for _name, _arity, _doc in (
     ("PARAM", 0, "kernel argument; its dtype is the element's"), ("RANGE", 1, "loop axis; source: its count"),
     ("LOAD", -1, "buffer, index[, gate]: the element, or 0 where the gate is false"),
-    ("STORE", -1, "buffer, index, value[, gate]"), ("END", -1, "effect, *ranges: the effect for every value of the ranges"),
+    ("STORE", -1, "buffer, index, value[, gate]"), ("PREFETCH", 2, "buffer, index: the element will be wanted soon, if there is one"), ("END", -1, "effect, *ranges: the effect for every value of the ranges"),
     ("AFTER", -1, "buffer, *effects: the buffer once the effects have happened"),
     ("SCRATCH", 0, "memory inside the kernel"), 
     ("SPECIAL", 0, "hardware index"), ("ACC", 1, "a register; source: its first value; arg: its number"),

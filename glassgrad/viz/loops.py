@@ -14,7 +14,7 @@ from glassgrad.uop.uop import UOp
 WIDTH = 100     # an expression longer than this gets a name even if it is used once
 ATOM = 9
 _BINDS = {"<": 1, "<=": 1, "==": 1, "!=": 1, "|": 2, "^": 3, "&": 4, "<<": 5, ">>": 5, "+": 6, "-": 6, "*": 7, "/": 7, "//": 7, "%": 7}
-_LINES = (Ops.RANGE, Ops.END, Ops.STORE, Ops.ACC, Ops.SET, Ops.SCRATCH, Ops.BARRIER, Ops.SINK)   # a line of their own, or none
+_LINES = (Ops.RANGE, Ops.END, Ops.STORE, Ops.ACC, Ops.SET, Ops.SCRATCH, Ops.BARRIER, Ops.PREFETCH, Ops.SINK)   # a line of their own, or none
 _BORDERS = (Ops.RANGE, Ops.END, Ops.BARRIER)
 
 
@@ -120,6 +120,7 @@ def _statement(nest: _Nest, n: UOp) -> bool:
         nest.term[n] = (f"s{n.arg.id}", ATOM)
         nest.say(f"s{n.arg.id} = {n.arg.space} {n.dtype.short}[{n.arg.size}]")
     elif n.op is Ops.BARRIER: nest.say("barrier()")
+    elif n.op is Ops.PREFETCH: nest.say(f"prefetch {_place(nest, n)}")
     return n.op in _LINES
 
 
