@@ -29,7 +29,7 @@ def product(a, b, shapes=((37, 50), (50, 41))): return a @ b + 1
 def transposed(a, b, shapes=((50, 37), (50, 41))): return a.T @ b
 def convolution(x, w, shapes=((2, 5, 9, 11), (6, 5, 3, 3))): return x.conv2d(w, padding=1).relu()
 def chain(a, b, shapes=((70, 33), (33,))): return (a * b).exp() - a
-def columns(a, b, shapes=((70, 33), (33,))): return (a + b).sum(0)
+def columns(a, b, shapes=((170, 99), (99,))): return (a + b).sum(0)
 
 
 @pytest.mark.parametrize("make", [product, transposed, convolution, chain, columns], ids=lambda f: f.__name__)
