@@ -58,7 +58,7 @@ class Case(NamedTuple):
     tolerance: float
     bar: float | None = None
     is_bound: bool = False
-    how: dict[str, Any] = {}
+    how: dict[str, Any] = {}  # noqa: RUF012
     part: str = "speed"
 
     @property

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from glassgrad.passes import algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, narrow, online, order, pairs, prepare, scratch, spell, tile, windows, winograd
+from glassgrad.passes import (algebra, fuse, grid, kernels, linearize, lower_dtypes, lower_ops, narrow, online, order, pairs, prepare, scratch,
+                              spell, tile, windows, winograd)
 from glassgrad.passes.kernels import KernelCall
 from glassgrad.passes.reuse import find_reuses
 from glassgrad.rewrite import driver, trace
@@ -41,20 +42,26 @@ def rules(rule_set: Any) -> Callable[[UOp, Target], UOp]:
 
 # LEAF, DETACH, SURROGATE and BIND are left out when the engine reads a graph's structure (engine/signature.py)
 TENSOR_FLOW = (
-    Pass("order by keys", "sorting would compare floats with all their cases, and order everything to find the first few", order.order_by_keys, "TENSOR"),
-    Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there", windows.fold_to_windows, "TENSOR"),
-    Pass("compare places", "writing one place of each row would copy the rows one by one, alone in its kernel", prepare.compare_places, "TENSOR"),
+    Pass("order by keys", "sorting would compare floats with all their cases, and order everything to find the first few",
+         order.order_by_keys, "TENSOR"),
+    Pass("folds to windows", "a convolution's gradient would test at every place whether its window reaches there",
+         windows.fold_to_windows, "TENSOR"),
+    Pass("compare places", "writing one place of each row would copy the rows one by one, alone in its kernel",
+         prepare.compare_places, "TENSOR"),
     Pass("small convolutions", "a 3x3 convolution would multiply four times as often as it must", winograd.small_convolutions, "TENSOR"),
     Pass("normalise last", "softmax's weights would be divided one by one before they are summed with", prepare.normalise_last, "TENSOR"),
-    Pass("bound exponents", "softmax's exponentials would be made ready for overflow, which never comes", prepare.bound_exponents, "TENSOR"),
+    Pass("bound exponents", "softmax's exponentials would be made ready for overflow, which never comes",
+         prepare.bound_exponents, "TENSOR"),
     Pass("simplify shapes", "every needless view costs index arithmetic in a kernel", rules(algebra.shapes), "TENSOR"),
     Pass("split long reductions", "one core would sum alone while the others wait", prepare.split_reductions, "TENSOR"),
-    Pass("choose stores", "every value is stored once, staged in a kernel or recomputed: somebody must say which", fuse.choose_stores, "TENSOR"),
+    Pass("choose stores", "every value is stored once, staged in a kernel or recomputed: somebody must say which",
+         fuse.choose_stores, "TENSOR"),
 )
 
 KERNEL_FLOW = (
     Pass("simplify", "constants and gates that say nothing would be computed for every element", rules(algebra.all)),
-    Pass("pair products", "16-bit multipliers would compute one small product at a time", pairs.pair_products, when=lambda t: Ops.PAIRMUL in t.ops),
+    Pass("pair products", "16-bit multipliers would compute one small product at a time", pairs.pair_products,
+         when=lambda t: Ops.PAIRMUL in t.ops),
     Pass("spell out tables", "the zeros and ones of a constant matrix would be multiplied with", spell.spell_out),
     Pass("tile", "threads, vectors and registers would stand idle", tile.tile),
     Pass("narrow loops", "what a mask leaves out would be computed for nothing", narrow.narrow_loops,

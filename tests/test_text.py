@@ -46,10 +46,12 @@ def test_floats_are_exact(value, d):
     UOp(Ops.UNFOLD, dtypes.float32, (B,), UnfoldArg(0, 3, 2, 1, 12)), UOp(Ops.CAT, dtypes.float32, (B, B), 0),
     UOp(Ops.SCAN, dtypes.float32, (B,), ReduceArg(Ops.ADD, (0,))), UOp(Ops.GATHER, dtypes.float32, (B, UOp.iota(3)), 0),
     UOp(Ops.SCATTER, dtypes.float32, (B, UOp.iota(3), B), ScatterArg(0, None)), UOp(Ops.SCATTER, dtypes.float32, (B, UOp.iota(3), B), ScatterArg(0, Ops.ADD)),
-    UOp(Ops.SORT, dtypes.int32, (B,), SortArg(0, True)), UOp(Ops.COPY, dtypes.float32, (B,), "CPU"), UOp(Ops.SCRATCH, dtypes.float16, (), ScratchArg(1, 64, "shared")),
+    UOp(Ops.SORT, dtypes.int32, (B,), SortArg(0, True)), UOp(Ops.COPY, dtypes.float32, (B,), "CPU"),
+    UOp(Ops.SCRATCH, dtypes.float16, (), ScratchArg(1, 64, "shared")),
     UOp(Ops.SPECIAL, dtypes.int32, (), SpecialArg("gidx0", 4)), UOp(Ops.HREDUCE, dtypes.float32, (UOp(Ops.CONST, dtypes.float32.vec(4), (), 1.0),), Ops.ADD),
     UOp(Ops.HSCAN, dtypes.float32.vec(4), (UOp(Ops.CONST, dtypes.float32.vec(4), (), 1.0),), Ops.MAX),
-    UOp(Ops.CONTIGUOUS, dtypes.float32, (B,), "a reason, with 'quotes' # and marks"), UOp.sink(B, P, R), UOp(Ops.STAGE, dtypes.float32, (B,), frozenset((1, 0))),
+    UOp(Ops.CONTIGUOUS, dtypes.float32, (B,), "a reason, with 'quotes' # and marks"), UOp.sink(B, P, R),
+    UOp(Ops.STAGE, dtypes.float32, (B,), frozenset((1, 0))),
 ], ids=lambda n: n.op.name)
 def test_round_trip(n):
     made = parse_text(to_text(n, sites=True))

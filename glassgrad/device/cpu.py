@@ -32,8 +32,8 @@ MADV_HUGEPAGE = 14
 # Loop strength reduction is a third of the code generator's time, for addresses that are already as it would make them. The switch is one
 # for the whole process, which may hold other users of LLVM (numba): it is on only while we generate code.
 SWITCH = "-disable-lsr"
-# A module costs 2 ms, whatever is in it: 123 kernels of a training step (28,000 lines) take a quarter less time in modules of this size than
-# alone. Larger ones are no faster, and LLVM's memory grows with them.
+# A module costs 2 ms, whatever is in it: 123 kernels of a training step (28,000 lines) take a quarter less time in modules of this size
+# than alone. Larger ones are no faster, and LLVM's memory grows with them.
 MODULE_LINES = 3000
 
 
@@ -119,7 +119,8 @@ class _Llvm:
             finally: self.binding.set_option("", f"{SWITCH}=false")
 
     def link(self, binaries: Sequence[bytes], imports: dict[str, int], exports: Sequence[str]) -> tuple[Any, dict[str, int]]:
-        """Load objects as one library; what keeps it in memory, and the addresses of its exports. A library takes 1 ms, an object 0.1 ms."""
+        """Load objects as one library; what keeps it in memory, and the addresses of its exports. A library takes 1 ms, an object 0.1
+        ms."""
         builder = self.binding.JITLibraryBuilder()
         for binary in binaries: builder.add_object_img(binary)
         for name, address in imports.items(): builder.import_symbol(name, address)

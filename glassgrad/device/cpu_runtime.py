@@ -24,7 +24,8 @@ from typing import Any
 
 CALL_WORDS = 7
 SPINS = 2000                                  # about 30 us of spinning: longer than the gap between two rows
-LINGERS = 8                                   # times as many in all before a worker sleeps, giving way to other processes: to be woken takes 50 us
+# times as many in all before a worker sleeps, giving way to other processes: to be woken takes 50 us
+LINGERS = 8
 # byte offsets in the pool; the words that different threads write stand in different cache lines
 _STATE, _NEXT, _JOB, _BUSY, _SLEEPERS, _STOP, _LIVE, _SPIN, _MUTEX, _COND, POOL_BYTES = 0, 128, 256, 384, 512, 520, 528, 536, 640, 768, 1024
 
@@ -482,7 +483,8 @@ class Runtime:
     """The compiled runtime of this process.
 
     `call(address)` is the native entry. It takes CALL_WORDS words: pool, rows, their number, threads (the caller being one), patches,
-    their number, inputs. `quick(words)`, the entry for small graphs, keeps Python's lock; it takes the address of a call and the inputs. Who asks for more threads than there are workers and caller calls `grow` before; the first call starts the pool.
+    their number, inputs. `quick(words)`, the entry for small graphs, keeps Python's lock; it takes the address of a call and the inputs.
+    Who asks for more threads than there are workers and caller calls `grow` before; the first call starts the pool.
     """
 
     def __init__(self, link: Callable[[str, dict[str, int], list[str]], tuple[Any, dict[str, int]]]) -> None:

@@ -256,7 +256,8 @@ class _Devices:
         errors:  DeviceError if the name is taken or not one upper-case word
         """
         if kind in self._kinds: raise DeviceError(f"register of device {kind!r}\n  the name is taken")
-        if not kind.isidentifier() or kind != kind.upper(): raise DeviceError(f"register of device {kind!r}\n  a device's name is one upper-case word\n  try: 'TOY'")
+        if not kind.isidentifier() or kind != kind.upper():
+            raise DeviceError(f"register of device {kind!r}\n  a device's name is one upper-case word\n  try: 'TOY'")
         self._kinds[kind] = make
 
     def unregister(self, kind: str) -> None:

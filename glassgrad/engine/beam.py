@@ -1,9 +1,9 @@
 """Beam: with BEAM=n the tiling of each kernel is chosen by measuring around the cost model's choice, instead of trusting it.
 
-From the n best tilings so far all that differ in one choice (passes/choices.py) are ranked by the model, and the first ones are compiled and timed
-beside the model's own in another process (trial.py), until nothing better turns up or the time is over. What was measured is kept on disk: a
-search that was broken off goes on where it stopped, one that was finished is not done again. A tiling that fails, hangs or computes something
-else is out; one that is not clearly faster than the model's is not taken.
+From the n best tilings so far all that differ in one choice (passes/choices.py) are ranked by the model, and the first ones are compiled
+and timed beside the model's own in another process (trial.py), until nothing better turns up or the time is over. What was measured is kept
+on disk: a search that was broken off goes on where it stopped, one that was finished is not done again. A tiling that fails, hangs or
+computes something else is out; one that is not clearly faster than the model's is not taken.
 """
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ atexit.register(_trials.close)
 
 def search(ast: UOp, device: DeviceBase, width: int, disk: DiskCache | None, key: str) -> UOp:
     """The kernel with the best tiling found as the arg of its SINK, or as it is. `key` names the search on disk."""
-    if device.target.lanes == 1 or any(n.op in (Ops.SORT, Ops.SCAN) or n.op is Ops.PARAM and n.arg.kind != "buffer" for n in ast.toposort()): return ast
+    if device.target.lanes == 1 or any(n.op in (Ops.SORT, Ops.SCAN) or n.op is Ops.PARAM and n.arg.kind != "buffer" for n in ast.toposort()):
+        return ast
     entry = disk.get(key) if disk is not None else None
     known: dict[Tiling, float] = {parse_arg(text): ratio for text, ratio in entry.meta["ratios"]} if entry is not None else {}
     if entry is None or not entry.meta["done"]: _measure(ast, device, width, known, disk, key)

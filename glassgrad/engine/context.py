@@ -64,7 +64,8 @@ TABLE = (
     Row("CHECK", 0, "1: check the form of the graph after every pass; 2: also compare every kernel with the reference "
         "device, refuse indices out of range"),
     Row("BEAM", 0, "n > 0: search tilings with a beam of n, by measuring, instead of trusting the cost model", True),
-    Row("WINO", 1, "0: a convolution adds up its own products, also where Winograd's transforms are faster; they cost up to 4 times its rounding error", True),
+    Row("WINO", 1, "0: a convolution adds up its own products, also where Winograd's transforms are faster; they cost up to 4 times its"
+        " rounding error", True),
     Row("JIT", 1, "0: jitted functions run as plain Python"),
     Row("THREADS", 0, "threads a CPU kernel may use; 0: as many as there are cores", True),
     Row("CACHE", "", "folder of the compile cache, 0 for none; default: glassgrad in the user's cache folder"),

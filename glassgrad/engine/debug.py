@@ -72,7 +72,8 @@ def kernel_ran(name: str, device: str, start: float, end: float, nbytes: int, fl
     took = max(end - start, 1e-9)
     GlobalCounters.time_sum_s += took
     events.append(Event(name, device, start, end, nbytes, flops))
-    if record.recorder is not None: record.recorder.launch(name if recorded is None else recorded, start, end, nbytes, flops, device, predicted)
+    if record.recorder is not None:
+        record.recorder.launch(name if recorded is None else recorded, start, end, nbytes, flops, device, predicted)
     if predicted: note += f", predicted {seconds(predicted)}"
     if DEBUG.value >= 2:
         speed = f"{human(flops / took, 'FLOP/s'):>12} {human(nbytes / took, 'B/s'):>10}"

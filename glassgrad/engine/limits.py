@@ -18,7 +18,8 @@ from glassgrad.uop.uop import UOp
 
 flow = Lazy("glassgrad.flow")
 
-CHAINS, LENGTH = 8, 8        # independent multiply-adds on each element: as many as the units have in flight; enough to hide its load and store
+# independent multiply-adds on each element: as many as the units have in flight; enough to hide its load and store
+CHAINS, LENGTH = 8, 8
 COMPUTE_SIZE = 1 << 17       # elements; in and out they fit a last-level cache
 COPY_BYTES = 64 << 20        # at least, and two last-level caches, in and out each
 ROW = 1 << 12                # elements that are read for one result

@@ -28,7 +28,8 @@ from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 from glassgrad.viz import record
 
-flow, beam = Lazy("glassgrad.flow"), Lazy("glassgrad.engine.beam")      # a warm start compiles nothing; subprocesses are for those who search
+# a warm start compiles nothing; subprocesses are for those who search
+flow, beam = Lazy("glassgrad.flow"), Lazy("glassgrad.engine.beam")
 
 GPU_ALIGN_BYTES = 256        # what sub-buffers and vector loads of any GPU ask for
 MAX_PLANS, MAX_UNITS = 2048, 8192
@@ -434,7 +435,8 @@ def _name_binaries(new: Sequence[tuple[UOp, Unit]], made: Sequence[tuple[str, by
 
 # ---- on disk -----------------------------------------------------------------------------------------------------------------------
 def disk_for(nodes: Iterable[UOp], devices: Iterable[DeviceBase]) -> cache.DiskCache | None:
-    """The disk cache, where it may be used: ops, dtypes and devices that the user added mean what this process says, so they are not kept."""
+    """The disk cache, where it may be used: ops, dtypes and devices that the user added mean what this process says, so they are not
+    kept."""
     disk = cache.disk_cache()
     if disk is None or any(not type(d).__module__.startswith("glassgrad.") for d in devices): return None
     kinds = {(n.op, n.dtype) for n in nodes}

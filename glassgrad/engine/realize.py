@@ -47,7 +47,8 @@ def shaped(leaf: UOp, shape: tuple[int, ...]) -> UOp:
 class Held:
     """A value that is memory and nothing else. Its node is made when someone asks: most results of a replay go straight into the next."""
     __slots__ = ("_node", "buf", "shape")
-    def __init__(self, buf: Buffer, shape: tuple[int, ...], node: UOp | None = None) -> None: self.buf, self.shape, self._node = buf, shape, node
+    def __init__(self, buf: Buffer, shape: tuple[int, ...], node: UOp | None = None) -> None:
+        self.buf, self.shape, self._node = buf, shape, node
     @property
     def is_known(self) -> bool:
         """Whether a node stands for it."""
@@ -119,8 +120,8 @@ def compute(roots: Sequence[UOp]) -> tuple[Signature, Recipe]:
 
 @contextlib.contextmanager
 def without_collector() -> Iterator[None]:
-    """Tracing and compiling make many small objects that stay until it is done, and hardly a cycle: the garbage collector would walk through
-    them again and again and find nothing (10 % of the time for ResNet-18, also of a warm start)."""
+    """Tracing and compiling make many small objects that stay until it is done, and hardly a cycle: the garbage collector would walk
+    through them again and again and find nothing (10 % of the time for ResNet-18, also of a warm start)."""
     was_on = gc.isenabled()
     gc.disable()
     try: yield

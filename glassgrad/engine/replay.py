@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from sys import getrefcount
 from typing import Any, NamedTuple
 
-from glassgrad.device.buffer import Buffer
 from glassgrad.engine import capture
 from glassgrad.engine import realize as engine
 from glassgrad.engine.recipe import Recipe
@@ -249,7 +248,8 @@ def _forget_node(store: Any) -> None:
     if held is None or not held.is_known or store._value is not held.node(): return
     node = held.node()                        # references: the storage, what it holds, this name, getrefcount
     leaf = node.src[0] if node.op is Ops.RESHAPE else node
-    if leaf.op is not Ops.BUFFER or getrefcount(node) != (4 if leaf is not node else 5) or (leaf is not node and getrefcount(leaf) != 3): return
+    if leaf.op is not Ops.BUFFER or getrefcount(node) != (4 if leaf is not node else 5) or (leaf is not node and getrefcount(leaf) != 3):
+        return
     store.hold(engine.Held(held.buf, held.shape))
 
 

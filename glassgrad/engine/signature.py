@@ -1,7 +1,7 @@
 """Signature: the structure of a graph, without the identities in it. Graphs of one signature share one recipe.
 
-One linear walk numbers the nodes and lists what each is made of; no node is built. LEAF, DETACH and SURROGATE, which mean something to gradients
-only, count as their (first) source, and a node that has been realized as a view of its memory.
+One linear walk numbers the nodes and lists what each is made of; no node is built. LEAF, DETACH and SURROGATE, which mean something to
+gradients only, count as their (first) source, and a node that has been realized as a view of its memory.
 """
 from __future__ import annotations
 

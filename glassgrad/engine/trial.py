@@ -1,8 +1,8 @@
 """Trial: a process of its own that compiles and times tilings of kernels for BEAM, so that a bad one takes nobody along.
 
-It reads lines of JSON: `{"kernel": text, "device": name, "threads": n}` compiles a kernel as the cost model tiles it, keeps what it computes as
-the reference and answers `{"seconds": s}`; `{"tiling": text}` times that tiling beside the default, by turns. Answers are lines as well,
-`{"error": text}` where a tiling fails or computes something else.
+It reads lines of JSON: `{"kernel": text, "device": name, "threads": n}` compiles a kernel as the cost model tiles it, keeps what it
+computes as the reference and answers `{"seconds": s}`; `{"tiling": text}` times that tiling beside the default, by turns. Answers are lines
+as well, `{"error": text}` where a tiling fails or computes something else.
 """
 from __future__ import annotations
 

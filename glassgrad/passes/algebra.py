@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from glassgrad.passes import bool_float, divmod
 from glassgrad.rewrite import trace
 from glassgrad.rewrite.driver import rewrite
-from glassgrad.rewrite.pattern import ALU, Const, Pat, Value, a, b, c, hi, in_range, lo, op, x, y, z
+from glassgrad.rewrite.pattern import ALU, Const, Pat, Value, a, b, c, hi, lo, op, x, y, z
 from glassgrad.rewrite.rules import RuleSet
 from glassgrad.uop.dtype import DType
 from glassgrad.uop.infer import Terms, bounds, constant, from_linear, linear, order_key
@@ -478,9 +478,9 @@ def simplify(n: UOp) -> UOp:
 def weighted_sum(d: DType, parts: Iterable[tuple[UOp, int]], const: int = 0) -> UOp:
     """The normal form of a sum of ints in normal form, each times its factor, without those of the sums on the way."""
     terms: Terms = {}
-    for x, k in parts:
-        inner, c = linear(x, None)
-        if len(inner) > 1 and k != 1 and sum(1 for t in inner if t.op not in AXES) > 1: inner, c = {x: 1}, 0      # see scale_sum
+    for n, k in parts:
+        inner, c = linear(n, None)
+        if len(inner) > 1 and k != 1 and sum(1 for t in inner if t.op not in AXES) > 1: inner, c = {n: 1}, 0      # see scale_sum
         const += c * k
         for t, f in inner.items(): terms[t] = terms.get(t, 0) + f * k
     if any(t.op is Ops.CDIV for t in terms): const = divmod.recombine(terms, const)

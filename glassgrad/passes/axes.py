@@ -152,7 +152,8 @@ def merge_axes(k: Kernel) -> Kernel:
     for s in k.statements:
         runs: list[list[UOp]] = [[r] for r in s.own[:1]]
         for outer, inner in zip(s.own, s.own[1:]):
-            if outer.arg.kind == inner.arg.kind and used.isdisjoint((outer, inner)) and _walks_as_one(k, outer, inner): runs[-1].append(inner)
+            if outer.arg.kind == inner.arg.kind and used.isdisjoint((outer, inner)) and _walks_as_one(k, outer, inner):
+                runs[-1].append(inner)
             else: runs.append([inner])
         for run in runs:
             if len(run) == 1 or run[0] in table: continue
@@ -244,7 +245,8 @@ def split_lane(k: Kernel, r: UOp, vectors: int, target: Target, block: int = 1) 
 
 
 def is_bounded_row(k: Kernel, lane: UOp, target: Target) -> bool:
-    """Whether `lane` is a short row with an edge, as of a padded image: vectors side by side have constant masks, all but two of them none."""
+    """Whether `lane` is a short row with an edge, as of a padded image: vectors side by side have constant masks, all but two of them
+    none."""
     if not target.lanes <= size(lane) <= BOUNDED * target.lanes: return False
     gated = [a for a in k.accesses.values() if a.node.op is Ops.LOAD and len(a.node.src) > 2 and lane in k.free[a.node.src[2]]]
     return bool(gated) and all(a.step(lane) == 1 for a in gated) and all(s.flops < 8 for s in k.statements if lane in s.axes)

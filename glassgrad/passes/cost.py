@@ -43,7 +43,8 @@ def lane_cost(s: Statement, lane: UOp | None, target: Target) -> float:
     lanes = lane_width(size(lane), target)
     waste = math.ceil(size(lane) / lanes) * lanes / size(lane)
     steps = {0: 0.7, 1: 1.0, 2: 3.0, None: GATHER * 1.3 * lanes}
-    per = sum(TURNED if square_axis(a, s, lane, lanes) is not None else steps.get(a.step(lane), GATHER * lanes) for a in s.accesses) + s.flops + s.others
+    moved = sum(TURNED if square_axis(a, s, lane, lanes) is not None else steps.get(a.step(lane), GATHER * lanes) for a in s.accesses)
+    per = moved + s.flops + s.others
     cost = s.trips * waste * max(per, 0.5) / lanes
     if s.node.op is Ops.REDUCE and lane in s.own:
         cost += math.prod(size(r) for r in s.free) * 2.5 * math.log2(lanes)
@@ -84,9 +85,10 @@ def thrash(s: Statement, target: Target) -> float:
 
 
 def scattered_stores(s: Statement, lane: UOp, target: Target) -> float:
-    """Cycles that the stores of a tile wait for when vectors along `lane` go to as many far lines as they have elements, which no prefetcher
-    brings (128x768 times the transpose of 50257x768: 168 ms, and 146 with vectors along the columns)."""
-    far = [a for a in s.accesses if a.node.op is Ops.STORE and a.node.src[0].op is Ops.PARAM and abs(a.step(lane) or 0) * a.node.src[2].dtype.itemsize >= FAR]
+    """Cycles that the stores of a tile wait for when vectors along `lane` go to as many far lines as they have elements, which no
+    prefetcher brings (128x768 times the transpose of 50257x768: 168 ms, and 146 with vectors along the columns)."""
+    stores = [a for a in s.accesses if a.node.op is Ops.STORE and a.node.src[0].op is Ops.PARAM]
+    far = [a for a in stores if abs(a.step(lane) or 0) * a.node.src[2].dtype.itemsize >= FAR]
     return sum(FAR_STORES * s.trips for a in far if a.node.src[0].arg.size * a.node.src[2].dtype.itemsize > FAR_CACHES * target.l2_bytes)
 
 
@@ -95,7 +97,8 @@ def elementwise_vectors(k: Kernel, lane: UOp, target: Target) -> int:
     heavy = sum(s.flops for s in k.statements)
     columns = any(s.node.op is Ops.REDUCE and lane in s.free and is_far(a, s, all) for s in k.statements for a in s.accesses)
     stores = sum(a.node.op is Ops.STORE for s in k.statements for a in s.accesses)      # side by side they fill a core as vectors do
-    want = 1 if heavy > 60 or stores > 3 else 2 if heavy > 12 else target.registers // 2 if columns else 4     # far rows: as many lines of each as fit
+    # far rows: as many lines of each as fit
+    want = 1 if heavy > 60 or stores > 3 else 2 if heavy > 12 else target.registers // 2 if columns else 4
     # a hash is a chain of 100 instructions. Four at once hide its latency, which saves 2 ns an element, and take 40 ms more to compile
     if any(n.op is Ops.THREEFRY for n in k.order) and max(s.trips for s in k.statements) < FEW_HASHES: want = 1
     inside = [s for s in k.statements if lane in s.axes]
@@ -110,7 +113,8 @@ def copies_pay(turns: float, copies: int, body: int) -> bool:
     return turns * TURN / copies > copies / 2 * body * WRITTEN
 
 
-def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int], is_free: bool = True) -> tuple[float, dict[UOp, int]]:
+def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UOp, int],
+                  is_free: bool = True) -> tuple[float, dict[UOp, int]]:
     """(cycles, factors): the tile over up to two axes around a reduction (the SIMD axis counts in vectors) that makes it cheapest.
 
     `fixed` are factors that other statements have chosen already; no others are added unless `is_free`.
@@ -123,7 +127,8 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     staged = {a.node: panel_fill(a, s, lane, target) for a in s.accesses} if lane is not None and lane in s.free else {}
     turns, unrolled = chain(s, [a for a in s.accesses if staged.get(a.node) is None])
     turn = 0.75 / unrolled + 3 / turns
-    ops: list[tuple[Access, int, float, int, float]] = []      # access, copies of the fixed tile, cycles of their loads, bytes they stream, lines
+    # access, copies of the fixed tile, cycles of their loads, bytes they stream, lines
+    ops: list[tuple[Access, int, float, int, float]] = []
     for a in {a.value: a for a in reversed(s.accesses)}.values() if any(f is not None for f in staged.values()) else s.accesses:
         moves = lane is not None and a.depends(lane)
         load = 1.0 if staged.get(a.node) is not None or not moves else load_cycles(a, lane, lanes, given.get(lane, 0))  # type: ignore[arg-type]
@@ -137,7 +142,8 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     readers = {r: [a.depends(r) for a in s.accesses] for r in ways}      # two axes that the same operands read tile no better than one
     pairs = [(x, y) for i, x in enumerate(ways) for y in [y for y in ways[i + 1:] if readers[y] != readers[x]] or (None,)]
     for x, y in pairs or [(None, None)]:
-        loads, streamed, copies, lines = [0.0] * 4, [0] * 4, [1 << 30] * 4, [0.0] * 4      # of what neither axis moves, x does, y does, both do
+        # of what neither axis moves, x does, y does, both do
+        loads, streamed, copies, lines = [0.0] * 4, [0] * 4, [1 << 30] * 4, [0.0] * 4
         for a, n, load, stream, touched in ops:
             i = (x is not None and a.depends(x)) + 2 * (y is not None and a.depends(y))
             loads[i], streamed[i], copies[i] = loads[i] + load, streamed[i] + stream, min(copies[i], n)
@@ -208,7 +214,8 @@ def wants_panel(a: Access, s: Statement, lane: UOp, tiles: dict[UOp, int], targe
 def round_depth(k: Kernel, s: Statement, lane: UOp | None, panels: list[UOp], target: Target) -> tuple[UOp, int] | None:
     """(axis, turns of a round) of a long sum that is better made in rounds: with panels, so that these stay in a cache; without, so that
     few far rows are read at once, each in one line, as prefetchers follow them."""
-    if lane is None or lane not in s.free or s.node.arg.op is not Ops.ADD or sum(not is_contraction(t) for t in k.statements) > 1: return None
+    if lane is None or lane not in s.free or s.node.arg.op is not Ops.ADD or sum(not is_contraction(t) for t in k.statements) > 1:
+        return None
     r, n, inner = s.own[0], size(s.own[0]), math.prod(size(r) for r in s.own[1:])
     if not panels:
         if len(s.own) > 1 or stays_near(k, s, lane, target): return None

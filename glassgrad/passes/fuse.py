@@ -6,8 +6,9 @@ out:     TENSOR form: each stored value stands under CONTIGUOUS(arg=reason and k
 source:  the walk over indices is our own; the three choices are Halide's compute_root, compute_at and inline (PLDI 2013)
 
 Consumers come before producers: when a value is reached, every place that wants it is known, as an index over the loops of some
-kernel. Costs are counted in vector operations: recomputing costs (operations x evaluations), storing costs a trip through memory. What a value
-costs depends on what below it is stored, which is decided later: so the walk is done twice, the second time with the first one's answers.
+kernel. Costs are counted in vector operations: recomputing costs (operations x evaluations), storing costs a trip through memory. What a
+value costs depends on what below it is stored, which is decided later: so the walk is done twice, the second time with the first one's
+answers.
 """
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from glassgrad.passes.views import TRUE, ZERO, Axes, Demand, Index, demands, div
 from glassgrad.target.target import Target
 from glassgrad.uop.infer import free_axes, linear
 from glassgrad.uop.ops import Ops, StoreArg
-from glassgrad.uop.uop import UOp, substitute, toposort
+from glassgrad.uop.uop import UOp, toposort
 
 STORE_COST = 10          # vector operations that one element's way to memory and back is worth
 GATE_COST = 4            # masking the loads of a padded value
@@ -58,11 +59,13 @@ def trips(loops: tuple[UOp, ...]) -> int:
 
 
 def estimate_costs(order: list[UOp], stored: set[UOp]) -> tuple[dict[UOp, int], list[UOp]]:
-    """Operations for one element of each value from what is at hand: buffers, reductions, `stored` values; and where a chain gets too long."""
+    """Operations for one element of each value from what is at hand: buffers, reductions, `stored` values; and where a chain gets too
+    long."""
     cost: dict[UOp, int] = {}
     long: list[UOp] = []
     for n in order:
-        if n.op.kind in ("reduce", "fold", "scan", "sort") and not is_disjoint(n) or n.op in ALWAYS_STORED or n.op is Ops.BUFFER: cost[n] = 1
+        if n.op.kind in ("reduce", "fold", "scan", "sort") and not is_disjoint(n) or n.op in ALWAYS_STORED or n.op is Ops.BUFFER:
+            cost[n] = 1
         elif n.op.kind == "leaf": cost[n] = 0
         else:
             own = GATE_COST if n.op in (Ops.PAD, Ops.FOLD) else n.op.cost if n.op.is_alu and n.op not in (Ops.CAST, Ops.BITCAST) else 0
@@ -170,7 +173,7 @@ class Chooser:
                 wants = [Want(n, axes, TRUE, self.loops[n])]
             elif stage is not None:
                 self.stages[n] = stage
-                root, idx, gate, loops = wants[0]
+                root, idx, _, loops = wants[0]
                 axes = tuple(idx[a] if a in stage else self.axes[root].new(m) for a, m in enumerate(n.shape))
                 shared = {idx[a] for a in stage}
                 loops = (*(r for r in loops if r in shared), *(r for a, r in enumerate(axes) if a not in stage and r is not ZERO))
@@ -267,9 +270,10 @@ class Chooser:
         recompute = per_element * sum(evals)
         if work:
             if (spelled := table_axes(n)) and (why := self.not_spelled(n, spelled, wants)) is not None: return why, None
-            if work * size > PARALLEL_WORK and is_contraction(n) and any(is_split(i) for i in {i for w in wants for i in w.idx if i.op is not Ops.RANGE}):
+            unknown = {i for w in wants for i in w.idx if i.op is not Ops.RANGE}
+            if work * size > PARALLEL_WORK and is_contraction(n) and any(map(is_split, unknown)):
                 return "no tile could follow the index at which it is wanted", None
-            why, stage = self.not_here(n, wants, evals, work), self.stage_axes(n, wants)
+            why, stage = self.not_here(n, wants, work), self.stage_axes(n, wants)
             if stage is not None and sum(evals) > n.size and self.turns_rows(n, wants):
                 return "in rows of scratch its vectors would lie across the rows that are stored", None
             if why is not None and stage is not None: return self.stage_or_store(n, wants, stage)
@@ -285,7 +289,8 @@ class Chooser:
         """Whether a padded value is wanted once for each place of a window, in rows that lie in memory as those which its kernel stores,
         each wanted or not as a whole; short ones may have ends as well, whose masks are constant."""
         row = self.loops[w.root][-1] if self.loops[w.root] else None
-        if self.target.has_grid or row is None or stored_under(n.src[0]) is None or any(row in free_axes(i) for i in w.idx[:-1]): return False
+        if self.target.has_grid or row is None or stored_under(n.src[0]) is None or any(row in free_axes(i) for i in w.idx[:-1]):
+            return False
         if not self.axes_of(w).issuperset(self.loops[w.root]): return False
         return linear(w.idx[-1])[0].get(row) == 1 and (n.arg[-1] == (0, 0) or 2 < row.src[0].arg / self.target.lanes <= BOUNDED)
 
@@ -295,14 +300,15 @@ class Chooser:
         for w in wants:
             here = [i for a, i in zip(kept, w.idx) if a in spelled]
             if not all(map(is_spelled, here)): return "the loops of its constants could not be spelled out"
-            if any(free_axes(i).intersection(self.loops[w.root][-1:]) for i in here): return "vectors need the loop that would be spelled out"
+            if any(free_axes(i).intersection(self.loops[w.root][-1:]) for i in here):
+                return "vectors need the loop that would be spelled out"
         return None
 
-    def not_here(self, n: UOp, wants: list[Want], evals: list[int], work: int) -> str | None:
+    def not_here(self, n: UOp, wants: list[Want], work: int) -> str | None:
         """Why a reduction cannot be computed inside the kernels that want it."""
         total = work * max(n.size, 1)
         if total < PARALLEL_WORK // 8 and len(wants) == 1: return None
-        for w, e in zip(wants, evals):
+        for w in wants:
             outer = [r for r in w.loops if r.arg.kind != "REDUCE"]
             deps: frozenset[UOp] = frozenset().union(*map(free_axes, w.idx))
             if total > PARALLEL_WORK and any(r not in outer for r in deps) and n.op is Ops.REDUCE and not self._under_fold(n):
@@ -323,20 +329,23 @@ class Chooser:
         for s, m in found: self.beside[s] = max(self.beside.get(s, 0), m)
 
     def stage_or_store(self, n: UOp, wants: list[Want], stage: tuple[int, ...]) -> tuple[str | None, tuple[int, ...] | None]:
-        """What `decide` says of a value that could be staged. A product that finds its rows in scratch reads its other operand once for every
-        few of them; one that finds all rows in memory, once for as many as a cache holds. Where that operand is in no cache near, rows are
-        stored (a layer of GPT-2 for 128 tokens, 28 MB of weights: 28 ms instead of 33, and small kernels compile in 0.8 of the time of one)."""
+        """What `decide` says of a value that could be staged. A product that finds its rows in scratch reads its other operand once for
+        every few of them; one that finds all rows in memory, once for as many as a cache holds. Where that operand is in no cache near,
+        rows are stored (a layer of GPT-2 for 128 tokens, 28 MB of weights: 28 ms instead of 33, and small kernels compile in 0.8 of the
+        time of one)."""
         rows = math.prod(n.shape[a] for a in stage)
         inner = max(trips(w.loops[sum(n.shape[a] > 1 for a in stage):]) for w in wants)
         other, most = min(inner, self.beside.get(n, 0)), self.target.llc_bytes // 2
-        if other * n.dtype.itemsize <= FAR_CACHES * self.target.l2_bytes or n.size * n.dtype.itemsize > most or self.target.has_grid: return None, stage
+        if other * n.dtype.itemsize <= FAR_CACHES * self.target.l2_bytes or n.size * n.dtype.itemsize > most or self.target.has_grid:
+            return None, stage
         if rows < MANY_ROWS or other * rows < MANY_COLUMNS * n.size: return None, stage
         return f"a product would read {other} elements beside it again for every few of its {rows} rows", None
 
     def turns_rows(self, n: UOp, wants: list[Want]) -> bool:
         """Whether staging a product would make a kernel store as much as it stages across its vectors, element by element, in rows that
         push each other out of the first-level cache: a way of it is 4 kB, so rows of a multiple of 2 kB fall on two sets (scores of
-        8 x 1024 x 1024 and their exponentials: 38 ms instead of 25). Where a second product follows, as in attention, its tile is stored."""
+        8 x 1024 x 1024 and their exponentials: 38 ms instead of 25). Where a second product follows, as in attention, its tile is
+        stored."""
         if self.target.has_grid or not is_contraction(n) or n.size * n.dtype.itemsize <= self.target.l2_bytes: return False
         return all(w.root.size >= n.size and w.root.shape[-1] * w.root.dtype.itemsize % SAME_SETS == 0
                    and not self.facts[w.root].contractions for w in wants)

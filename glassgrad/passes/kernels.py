@@ -69,7 +69,8 @@ def cut_kernels(sink: UOp) -> list[KernelCall]:
 
 
 def _structure(roots: list[UOp], slots: dict[UOp, int]) -> tuple[tuple, list[UOp]]:
-    """What decides how a kernel is written, so that kernels alike (the blocks of a transformer) are written once; and its nodes, in order."""
+    """What decides how a kernel is written, so that kernels alike (the blocks of a transformer) are written once; and its nodes, in
+    order."""
     place = {r: i for i, r in enumerate(roots)}
     parts: list[Any] = [len(roots)]
     for n in toposort([r.src[0] for r in roots], stop=slots.__contains__):
@@ -263,7 +264,8 @@ class _Cutter:
         if n.op is Ops.CONST: return n
         if n in self.made:
             at, value = self.made[n]
-            if self.axes.flat(idx, n.shape) is not at: raise CompilerBug(f"kernels: read elsewhere in the kernel that stores it: {n.arg.reason}")
+            if self.axes.flat(idx, n.shape) is not at:
+                raise CompilerBug(f"kernels: read elsewhere in the kernel that stores it: {n.arg.reason}")
             return value
         if n.op is Ops.CONTIGUOUS or n.op is Ops.BUFFER:
             at = self.axes.flat(idx, n.shape)
@@ -293,7 +295,8 @@ class _Cutter:
             inner = tuple(i for a, i in enumerate(wanted[0].idx) if a not in n.arg)
             shape = tuple(m for a, m in enumerate(n.shape) if a not in n.arg)
             kept = self.scratch.get(values[0])
-            if kept is None: kept = self.scratch[values[0]] = stage(values[0], self.axes.flat(inner, shape), inner, len(self.scratch), math.prod(shape))
+            if kept is None:
+                kept = self.scratch[values[0]] = stage(values[0], self.axes.flat(inner, shape), inner, len(self.scratch), math.prod(shape))
             return load(kept, self.axes.flat(tuple(i for a, i in enumerate(idx) if a not in n.arg), shape), gate)
         return values[0]
 

@@ -148,8 +148,8 @@ class _Linearizer:
         if n.op in CLOSERS:
             own = n.src[1:]
             for r in own:
-                if r.arg.kind in LOOPED:
-                    if self.closer.setdefault(r, n) is not n: raise CompilerBug(f"linearize: loop {r.arg} is closed twice")
+                if r.arg.kind in LOOPED and self.closer.setdefault(r, n) is not n:
+                    raise CompilerBug(f"linearize: loop {r.arg} is closed twice")
             loops = loops.difference(own)
             regs = [r for r in regs if r not in own] if n.op is Ops.REDUCE else []
             if lane in own or n.op is Ops.END: lane = None
@@ -201,7 +201,11 @@ class _Linearizer:
                 if self.lane[t] is not None: return n
                 rest.append((t, c))
         # what only depends on register axes is a constant in each instance: added last it is part of the access
-        rest.sort(key=lambda tc: (bool(self.regs[tc[0]]) and not self.loops[tc[0]], max((self.level(r) for r in self.loops[tc[0]]), default=0), tc[0].arg.id if tc[0].op is Ops.RANGE else -1))
+        def place(tc: tuple[UOp, int]) -> tuple[bool, int, int]:
+            t = tc[0]
+            depth = max((self.level(r) for r in self.loops[t]), default=0)
+            return bool(self.regs[t]) and not self.loops[t], depth, t.arg.id if t.op is Ops.RANGE else -1
+        rest.sort(key=place)
         base: UOp | None = None
         for t, c in rest:
             term = t if c == 1 else t * c
@@ -209,11 +213,12 @@ class _Linearizer:
         if base is None: base = idx.const_like(const)
         elif const: base = base + const
         for s in base.toposort(stop=lambda s: s in self.loops): self.facts(s)
-        new = n.replace(src=(n.src[0], base, *n.src[2:]), arg=Offsets(tuple(sorted(axes, key=lambda a: a[0].arg.id)), lane, lane_axis))
-        return new
+        offsets = Offsets(tuple(sorted(axes, key=lambda a: a[0].arg.id)), lane, lane_axis)
+        return n.replace(src=(n.src[0], base, *n.src[2:]), arg=offsets)
 
     def split_comparison(self, n: UOp) -> UOp:
-        """A bound on an index along the SIMD axis as one on the lane's number, in half as many bits: what it is compared with is a scalar."""
+        """A bound on an index along the SIMD axis as one on the lane's number, in half as many bits: what it is compared with is a
+        scalar."""
         terms, const = affine(n.src[0] - n.src[1])
         lane = next((t for t in terms if t.op is Ops.RANGE and t.arg.kind == "LANE"), None)
         if lane is None or abs(step := terms.pop(lane)) != 1: return n
@@ -229,13 +234,14 @@ class _Linearizer:
         return new
 
     def rows_ahead(self, order: list[UOp]) -> dict[UOp, int]:
-        """Where rows of large memory are walked several times, and nothing new is read after the first: the LOADs of the second walk, which ask
-        for a row to come, and how far ahead that is (layernorm of 4096 x 1024: 1.4 ms instead of 1.9)."""
+        """Where rows of large memory are walked several times, and nothing new is read after the first: the LOADs of the second walk, which
+        ask for a row to come, and how far ahead that is (layernorm of 4096 x 1024: 1.4 ms instead of 1.9)."""
         walks: dict[UOp, dict[UOp, list[UOp]]] = {}
         for n in order:
             loop = self.home(n) if n.op is Ops.LOAD else None
             if loop is None or n.src[0].op is not Ops.PARAM or len(n.src) > 2 or not isinstance(n.arg, Offsets) or n.arg.lane != 1: continue
-            if n.src[0].arg.size * n.dtype.itemsize > FAR_MEMORY * self.target.l2_bytes: walks.setdefault(n.src[0], {}).setdefault(loop, []).append(n)
+            if n.src[0].arg.size * n.dtype.itemsize > FAR_MEMORY * self.target.l2_bytes:
+                walks.setdefault(n.src[0], {}).setdefault(loop, []).append(n)
         found: dict[UOp, int] = {}
         for buf, loops in walks.items():
             closed = [r for n in order if n.op in CLOSERS for r in n.src[1:] if r in loops]        # in the order they run
@@ -244,7 +250,8 @@ class _Linearizer:
             terms, _ = affine(loops[closed[1]][0].src[1])
             rows = self.deepest(around) or next((t for t in terms if t.op is Ops.SPECIAL), None)
             step, size = terms.get(rows, 0), buf.dtype.itemsize      # type: ignore[arg-type]
-            if self.loops[loops[closed[1]][0]] != around | {closed[1]} or not AHEAD_BYTES // 8 <= step * size <= self.target.l2_bytes // 4: continue
+            if self.loops[loops[closed[1]][0]] != around | {closed[1]} or not AHEAD_BYTES // 8 <= step * size <= self.target.l2_bytes // 4:
+                continue
             found |= dict.fromkeys(loops[closed[1]], -(-AHEAD_BYTES // (step * size)) * step)
         return found
 
@@ -282,7 +289,8 @@ class _Linearizer:
         for r in own:
             for scan in self.scans.get(r, ()):
                 free = [x for x in self.regs[scan] if x not in scan.src]
-                for coords in itertools.product(*(range(x.src[0].arg) for x in free)): self.register(scan, coords, self.before(scan, dict(zip(free, coords))))
+                for coords in itertools.product(*(range(x.src[0].arg) for x in free)):
+                    self.register(scan, coords, self.before(scan, dict(zip(free, coords))))
             self.emit(self.at(r.src[0], {}))
             self.emit(r)
             self.scopes.append([])
@@ -314,7 +322,8 @@ class _Linearizer:
         serial = [r for r in own if r.arg.kind == "UNROLL"]
         lane = self.lane[value]
         dtype = value.dtype.vec(lane.src[0].arg) if lane is not None else value.dtype
-        grid = [(f, s) for f in itertools.product(*(range(r.src[0].arg) for r in free)) for s in itertools.product(*(range(r.src[0].arg) for r in split))]
+        grid = [(f, s) for f in itertools.product(*(range(r.src[0].arg) for r in free))
+                for s in itertools.product(*(range(r.src[0].arg) for r in split))]
         accs = {fs: self.acc(n, (*fs[0], *fs[1]), op, dtype) for fs in grid} if loops else {}
         # the axis with the most copies outermost: its operand is needed one at a time, while that of the shorter axis stays in registers
         widest = sorted(range(len(free)), key=lambda i: -free[i].src[0].arg)
@@ -339,7 +348,8 @@ class _Linearizer:
         for f in itertools.product(*(range(r.src[0].arg) for r in free)):
             parts = [results[f, s] for s in itertools.product(*(range(r.src[0].arg) for r in split))]
             while len(parts) > 1:
-                parts = [self.make(op, dtype, (parts[i], parts[i + 1])) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
+                pairs = [parts[i:i + 2] for i in range(0, len(parts), 2)]
+                parts = [self.make(op, dtype, tuple(p)) if len(p) > 1 else p[0] for p in pairs]
             total = parts[0]
             if lane is not None and lane in own: total = self.make(Ops.HREDUCE, value.dtype, (total,), op)
             elif lane is None:
@@ -498,7 +508,8 @@ class _Linearizer:
 
         def both(x: UOp, y: UOp, picks: list[int]) -> UOp: return self.make(Ops.SHUFFLE, d, (x, y), tuple(picks))
         half, size = group // 2, 1
-        zips = [[(i // group * group) + (i % group) // 2 + part * half + (i % 2) * lanes for i in places] for part in (0, 1)] if half else []
+        zips = [[(i // group * group) + (i % group) // 2 + part * half + (i % 2) * lanes for i in places]
+                for part in (0, 1)] if half else []
         while size < group:
             rows = [both(rows[at + i // 2], rows[at + i // 2 + half], zips[i % 2]) for at in range(0, lanes, group) for i in range(group)]
             size *= 2

@@ -3,9 +3,10 @@
 in:      KERNEL form, tiled
 out:     the same; the count of a loop may be an expression of the loops around it
 
-A sum of `where(j <= i, x, 0)` over j needs no turn beyond i, nor does a maximum of `where(j <= i, x, -inf)`, nor a sum of what is multiplied
-by exp(that - maximum). What fills scratch needs no turn beyond the last place that is read. So causal attention computes half the scores.
-A tile needs as many turns as its longest row. Where a factor is 0 by a mask the product is taken to be 0, also if the other is infinite.
+A sum of `where(j <= i, x, 0)` over j needs no turn beyond i, nor does a maximum of `where(j <= i, x, -inf)`, nor a sum of what is
+multiplied by exp(that - maximum). What fills scratch needs no turn beyond the last place that is read. So causal attention computes half
+the scores. A tile needs as many turns as its longest row. Where a factor is 0 by a mask the product is taken to be 0, also if the other is
+infinite.
 """
 from __future__ import annotations
 
@@ -108,8 +109,10 @@ class _Narrower:
     def limits(self, x: UOp, low: bool) -> list[Limit]:
         """Where a value can be other than 0 (with `low`: than -inf)."""
         if x.op is Ops.CAST: return self.limits(x.src[0], low) if x.src[0].dtype.is_float and x.dtype.is_float else []
-        if x.op is Ops.LOAD and len(x.src) == 2 and x.src[0].op is Ops.AFTER: return [(x.src[1], end) for _, end in self.stored(x.src[0], low)]
-        if x.op is Ops.WHERE: return conditions(x.src[0]) if x.src[2].op is Ops.CONST and x.src[2].arg == (x.dtype.min if low else 0) else []
+        if x.op is Ops.LOAD and len(x.src) == 2 and x.src[0].op is Ops.AFTER:
+            return [(x.src[1], end) for _, end in self.stored(x.src[0], low)]
+        if x.op is Ops.WHERE:
+            return conditions(x.src[0]) if x.src[2].op is Ops.CONST and x.src[2].arg == (x.dtype.min if low else 0) else []
         if x.op is Ops.MUL and low:
             return next((self.limits(a, True) for a, b in (x.src, x.src[::-1]) if b.op is Ops.CONST and b.arg > 0), [])
         if x.op is Ops.MUL:     # each factor once, however often it stands in the product
@@ -160,10 +163,12 @@ def conditions(gate: UOp) -> list[Limit]:
 
 def plain(x: UOp) -> UOp:
     """An int without casts that keep its value."""
-    while x.op is Ops.CAST and x.src[0].dtype.is_int and x.dtype.min <= bounds(x.src[0])[0] and bounds(x.src[0])[1] <= x.dtype.max: x = x.src[0]
+    while x.op is Ops.CAST and x.src[0].dtype.is_int and x.dtype.min <= bounds(x.src[0])[0] and bounds(x.src[0])[1] <= x.dtype.max:
+        x = x.src[0]
     return x
 
 
 def unclipped(x: UOp, r: UOp) -> UOp:
     """`x` without the MIN that lets the last tile along `r` start early: the tiles before it cover what they would anyway."""
-    return substitute((x,), {n: n.src[0] for n in x.toposort() if n.op is Ops.MIN and n.src[1].op is Ops.CONST and r in n.src[0].toposort()})[0]
+    clipped = [n for n in x.toposort() if n.op is Ops.MIN and n.src[1].op is Ops.CONST and r in n.src[0].toposort()]
+    return substitute((x,), {n: n.src[0] for n in clipped})[0]

@@ -1,8 +1,8 @@
 """Online softmax: sums weighted by exp(x - maximum of x) over a long axis go through it once, in rounds.
 
 in:      KERNEL form, tiled: a row of scores and one of exponentials in scratch, the maximum and the sums over them
-out:     the same where the rows fit the second-level cache; else scores and exponentials of one round, and in scratch the running maximum and sums
-source:  M. Milakov, N. Gimelshein, Online normalizer calculation for softmax (2018); T. Dao et al., FlashAttention (NeurIPS 2022)
+out:     the same where the rows fit the second-level cache; else scores and exponentials of one round, and in scratch the running maximum
+and sums source:  M. Milakov, N. Gimelshein, Online normalizer calculation for softmax (2018); T. Dao et al., FlashAttention (NeurIPS 2022)
 
 When a round raises the maximum from m to m', what was summed so far is multiplied by exp(m - m'). Nothing here knows attention: each sum
 that reads the exponentials keeps its running value, whatever it multiplies them with.
@@ -68,7 +68,8 @@ def find_row(after: UOp, users: dict[UOp, list[UOp]]) -> Row | None:
         if load.op is not Ops.LOAD or len(load.src) > 2: return None
         above = users[load]
         while len(above) == 1 and above[0].op.is_alu: above = users[above[0]]
-        if len(above) != 1 or above[0].op is not Ops.REDUCE or above[0].arg.op is not Ops.ADD or above[0].src[1:] != (load.src[1],): return None
+        if len(above) != 1 or above[0].op is not Ops.REDUCE or above[0].arg.op is not Ops.ADD or above[0].src[1:] != (load.src[1],):
+            return None
         sums += [s for s in above if s not in sums]
     return Row(n, fills, peak, sums) if sums and len(fills) == 2 else None
 

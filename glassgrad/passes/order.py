@@ -74,7 +74,8 @@ def first(key: UOp, k: int) -> UOp:
     main = n // width * width
     blocks = _front(key, main).reshape((*lead, main // width, width))
     found = first(blocks.reduce(Ops.MIN, (len(lead) + 1,)), k)
-    found = _gather(found, UOp(Ops.SORT, dtypes.int32, (found,), SortArg(len(lead), False)))     # equal keys stay in the order of their places
+    # equal keys stay in the order of their places
+    found = _gather(found, UOp(Ops.SORT, dtypes.int32, (found,), SortArg(len(lead), False)))
     shape = (*lead, k, width)
     within = UOp.iota(width).broadcast_to(shape)
     places = ((found * width).reshape((*lead, k, 1)).expand(shape) + within).reshape((*lead, k * width))

@@ -90,7 +90,8 @@ def bound_exponents(sink: UOp, target: Target) -> UOp:
     memo: dict[UOp, UOp] = {}
     for n in order:
         src = tuple(memo[s] for s in n.src)
-        if n.op is Ops.EXP and n.src[0].op is Ops.SUB and _is_from_maximum(*n.src[0].src): src = (src[0].alu(Ops.MIN, UOp.const(n.dtype, 0.0)),)
+        if n.op is Ops.EXP and n.src[0].op is Ops.SUB and _is_from_maximum(*n.src[0].src):
+            src = (src[0].alu(Ops.MIN, UOp.const(n.dtype, 0.0)),)
         memo[n] = n if src == n.src else n.replace(src=src)
     return memo[sink]
 

@@ -56,7 +56,8 @@ def find_reuses(uops: Sequence[UOp]) -> tuple[tuple[int, int], ...]:
     for o, w in writes.items():
         if not w.is_known or w.elements != o.arg.size or o in reads: continue
         for i, r in reads.items():
-            if _is_like(o, i) and i not in writes and r.is_known and all(w.lanes.get(idx) == lanes and r.last[idx] < w.first[idx] for idx, lanes in r.lanes.items()):
+            if not _is_like(o, i) or i in writes or not r.is_known: continue
+            if all(w.lanes.get(idx) == lanes and r.last[idx] < w.first[idx] for idx, lanes in r.lanes.items()):
                 out.append((o.arg.slot, i.arg.slot))
     return tuple(sorted(out))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from glassgrad.uop.ops import Ops
 from glassgrad.uop.uop import UOp
 
 MAX_BUFFERS = 24      # arguments of a shared kernel
@@ -58,7 +57,8 @@ class Group:
 
 
 def share_kernels(order: list[UOp], facts: dict[UOp, Facts], results: set[UOp]) -> dict[UOp, int]:
-    """The number of the kernel of each stored value of `order` (sources first); none for what only its own kernel reads: it is not stored."""
+    """The number of the kernel of each stored value of `order` (sources first); none for what only its own kernel reads: it is not
+    stored."""
     group_of: dict[UOp, Group] = {}
     known: dict[tuple[int, tuple[int, ...], UOp | None], Group] = {}    # by what they read; None: small ones
     for n in order:

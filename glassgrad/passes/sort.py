@@ -16,7 +16,8 @@ from glassgrad.uop.ops import Ops, RangeArg, ScratchArg
 from glassgrad.uop.uop import UOp
 
 FIRST_ID = 1000         # of the loops, accumulators and scratch made here: beyond any that a kernel has
-SHORT_PER_LANE = 32     # elements of a row for each SIMD lane up to which counting is quicker: 256 float32 with AVX2 take 14 ns each either way
+# elements of a row for each SIMD lane up to which counting is quicker: 256 float32 with AVX2 take 14 ns each either way
+SHORT_PER_LANE = 32
 RADIX = 256             # values of a digit
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from glassgrad.passes.axes import (CLOSERS, Kernel, Statement, is_bounded_row, lane_width, may_stage, merge_axes, order_sums, replace_axes,
                                    size, split_lane, split_over, split_rounds, split_row)
-from glassgrad.passes.cost import (FAR, WRITTEN, best_lane, chain, copies_pay, elementwise_vectors, is_contraction, is_far, lane_cost, least_cycles,
-                                   register_tile, round_depth, scattered_stores, square_axis, stays_near, thrash, wants_panel)
+from glassgrad.passes.cost import (FAR, WRITTEN, best_lane, chain, copies_pay, elementwise_vectors, is_contraction, is_far, lane_cost,
+                                   least_cycles, register_tile, round_depth, scattered_stores, square_axis, stays_near, thrash, wants_panel)
 from glassgrad.passes.kernels import end, stage, store
 from glassgrad.passes.views import flatten
 from glassgrad.target.target import Target
@@ -52,7 +52,8 @@ def tile(sink: UOp, target: Target) -> UOp:
 def registers_and_lanes(k: Kernel, target: Target, asked: Tiling) -> Kernel:
     """Choose the SIMD axes, then register tiles for what is reused or long; the kernel that comes back has its whole Tiling as arg."""
     if k.root.op is not Ops.END:
-        return own_lanes(Kernel(k.sink.replace(arg=asked._replace(cycles=sum(best_lane(s, s.own, target)[0] for s in k.statements)))), target)
+        cycles = sum(best_lane(s, s.own, target)[0] for s in k.statements)
+        return own_lanes(Kernel(k.sink.replace(arg=asked._replace(cycles=cycles))), target)
     best, is_flat = None if asked.flat else make_plan(k, target, asked), False
     if best is None or asked.flat is None and best.cost > 1.15 * least_cycles(k, target):
         flat = flat_output(k)
@@ -175,7 +176,8 @@ def make_plan(k: Kernel, target: Target, asked: Tiling) -> Plan:
                    else best_lane(s, s.own if s is not root else (), target)[0] for s in plain)
         if inner and lane is not None: cost += scattered_stores(root, lane, target)
         tiles = {} if asked.tiles is None else {r: f for r in root.own for number, f in asked.tiles if number == r.arg.id}
-        if lane is not None and inner and asked.tiles is None and is_bounded_row(k, lane, target): tiles[lane] = math.ceil(size(lane) / target.lanes)
+        if lane is not None and inner and asked.tiles is None and is_bounded_row(k, lane, target):
+            tiles[lane] = math.ceil(size(lane) / target.lanes)
         panels: list[UOp] = []
         rows: list[UOp] = []
         unrolled: list[UOp] = []
@@ -372,7 +374,8 @@ def own_lane(k: Kernel, s: Statement, target: Target) -> UOp | None:
         if size(r) < 4 or r.src[0].op is not Ops.CONST: continue
         inside = [t for t in k.statements if r in t.axes]
         gain = sum((best_lane(t, t.own, target)[0] if t is not s else lane_cost(t, None, target)) - lane_cost(t, r, target) for t in inside)
-        if size(r) % lane_width(size(r), target): gain -= WRITTEN * sum(t.ops for t in inside)       # what is left at its end is written once more
+        if size(r) % lane_width(size(r), target):
+            gain -= WRITTEN * sum(t.ops for t in inside)       # what is left at its end is written once more
         if gain > best: best, choice = gain, r
     return choice
 

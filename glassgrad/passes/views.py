@@ -78,7 +78,8 @@ def flatten(idx: Index, shape: tuple[int, ...]) -> UOp:
 
 
 def reshape_index(idx: Index, out: tuple[int, ...], src: tuple[int, ...]) -> Index:
-    """The index into `src` of the element at `idx` of `out`, by groups of axes with equal products, so that no needless division appears."""
+    """The index into `src` of the element at `idx` of `out`, by groups of axes with equal products, so that no needless division
+    appears."""
     if 0 in out: return (ZERO,) * len(src)
     result: list[UOp] = []
     i = j = 0

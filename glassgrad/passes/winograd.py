@@ -92,7 +92,8 @@ def match(n: UOp, idx: tuple[UOp, ...]) -> Conv | None:
     both = mine & theirs
     if any(r in summed and r not in both or r not in mine | theirs for r in loops): return None
     if any(len(set(f)) != len(f) for f in ([r for axis in x.follows for r in axis] for x in (image, weight))): return None
-    return Conv(image, weight, pairs, *(tuple(r for r in loops if r in which) for which in (both - summed, both & summed, mine - theirs, theirs - mine)))
+    kinds = both - summed, both & summed, mine - theirs, theirs - mine
+    return Conv(image, weight, pairs, *(tuple(r for r in loops if r in which) for which in kinds))
 
 
 def _slides(x: UOp) -> bool:
@@ -109,7 +110,8 @@ def _operand(x: UOp, idx: tuple[UOp, ...]) -> Operand | None:
         terms, const = affine(i)
         for c in sorted(set(terms.values()), reverse=True):
             loops = tuple(t for t in terms if terms[t] == c)
-            if len(loops) > 2 or any(t.op is not Ops.RANGE for t in loops) or sum(map(length, loops)) - len(loops) + 1 != m // c: return None
+            if len(loops) > 2 or any(t.op is not Ops.RANGE for t in loops) or sum(map(length, loops)) - len(loops) + 1 != m // c:
+                return None
             follows.append(loops)
             m = c
         if const or m != 1: return None
@@ -163,7 +165,8 @@ def transformed(n: UOp, idx: tuple[UOp, ...], c: Conv) -> UOp:
     order = (*c.groups, *c.rows, *windows, *c.channels)
     image, pads = _without_pads(c.image.base)
     x = _ordered(image, loops, order)
-    if stored_under(image) is None or loops[-1] is not order[-1]: x = _stored(x, "each element is in several tiles, whose vectors are channels")
+    if stored_under(image) is None or loops[-1] is not order[-1]:
+        x = _stored(x, "each element is in several tiles, whose vectors are channels")
     x = x.pad(tuple(pads[loops.index(r)] for r in order))
     for s in range(d):
         a = x.ndim - len(c.channels) - d + s

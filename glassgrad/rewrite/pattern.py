@@ -10,7 +10,7 @@ from typing import Any
 
 from glassgrad.uop.dtype import DType
 from glassgrad.uop.errors import UsageError
-from glassgrad.uop.ops import Op, Ops
+from glassgrad.uop.ops import Ops
 
 ALU = "alu"      # in place of an op: every row of the table that is arithmetic, also rows added later
 ANY_ARG = object()

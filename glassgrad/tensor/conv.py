@@ -99,8 +99,8 @@ class ConvMixin:
                          output_padding: Any = 0) -> Tensor:
         """The adjoint of conv2d: every element spreads a weighted window over the output.
 
-        shapes:  x (B, C, *in), weight (C, O / groups, *k) -> (B, O, *((in - 1) * stride - padding + dilation * (k - 1) + output_padding + 1))
-        errors:  ShapeError if channels, groups or sizes do not fit
+        shapes:  x (B, C, *in), weight (C, O / groups, *k) -> (B, O, *((in - 1) * stride - padding + dilation * (k - 1) + output_padding +
+        1)) errors:  ShapeError if channels, groups or sizes do not fit
         """
         n = weight.ndim - 2
         what = f"conv_transpose2d of x {self.shape} {self.dtype.short} and weight {weight.shape} {weight.dtype.short}"
@@ -220,4 +220,5 @@ def _check_windows(what: str, space: Sequence[int], pairs: Pairs, size: Sequence
     for i, (m, (lo, hi), k, d, s) in enumerate(zip(space, pairs, size, dilation, stride)):
         if k < 1 or d < 1 or s < 1: raise ShapeError(f"{what}\n  window, stride and dilation must be at least 1")
         if m + lo + hi < d * (k - 1) + 1:
-            raise ShapeError(f"{what}\n  spatial axis {i} has {m} elements, {m + lo + hi} with padding: it is shorter than a window, which spans {d * (k - 1) + 1}")
+            raise ShapeError(f"{what}\n  spatial axis {i} has {m} elements, {m + lo + hi} with padding: it is shorter than a window,"
+                             f" which spans {d * (k - 1) + 1}")

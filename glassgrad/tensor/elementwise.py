@@ -447,7 +447,7 @@ class ElementwiseMixin:
     def masked_fill(self, mask: Tensor, value: Any) -> Tensor:
         """`value` where the mask is true."""
         return mask.where(value, self)
-    def clamp(self, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
         """min where x is less, max where it is greater; NaN stays. The gradient passes where x was kept, bounds included.
 
         errors:  UsageError without any bound
@@ -459,7 +459,7 @@ class ElementwiseMixin:
             return self._new(_clamp(x.cast(d), min, max))
         t = self if min is None else (self < min).where(min, self)
         return t if max is None else (t > max).where(max, t)
-    def clip(self, min: Any = None, max: Any = None) -> Tensor: return self.clamp(min, max)  # noqa: A002
+    def clip(self, min: Any = None, max: Any = None) -> Tensor: return self.clamp(min, max)
     def isnan(self) -> Tensor: return self._new(self.uop.ne(self.uop))
     def isinf(self, detect_positive: bool = True, detect_negative: bool = True) -> Tensor:
         up, down = self == float("inf"), self == float("-inf")
@@ -533,7 +533,8 @@ class ElementwiseMixin:
         return self._new(_relu(self.uop)) if not self.dtype.is_bool else self
     def relu6(self) -> Tensor: return self._map(lambda x: _edge_clamp(x, 0, 6))
     def leaky_relu(self, neg_slope: float = 0.01) -> Tensor: return self._map(lambda x: (x > 0).where(x, x * neg_slope))
-    def elu(self, alpha: float = 1.0) -> Tensor: return self._map(lambda x: (x > 0).where(x, _expm1((x > 0).where(x.const_like(0), x)) * alpha), True)
+    def elu(self, alpha: float = 1.0) -> Tensor:
+        return self._map(lambda x: (x > 0).where(x, _expm1((x > 0).where(x.const_like(0), x)) * alpha), True)
     def celu(self, alpha: float = 1.0) -> Tensor:
         return self._map(lambda x: (x > 0).where(x, _expm1((x > 0).where(x.const_like(0), x) / alpha) * alpha), True)
     def selu(self, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805) -> Tensor:
@@ -550,7 +551,8 @@ class ElementwiseMixin:
     def swish(self) -> Tensor: return self.silu()
     def mish(self) -> Tensor: return self._map(lambda x: x * _softplus(x).alu(Ops.TANH), True)
     def hardswish(self) -> Tensor: return self._map(lambda x: x * _edge_clamp(x + 3, 0, 6) * (1 / 6), True)
-    def hardsigmoid(self, alpha: float = 1 / 6, beta: float = 0.5) -> Tensor: return self._map(lambda x: _edge_clamp(x * alpha + beta, 0, 1), True)
+    def hardsigmoid(self, alpha: float = 1 / 6, beta: float = 0.5) -> Tensor:
+        return self._map(lambda x: _edge_clamp(x * alpha + beta, 0, 1), True)
     def hardtanh(self, min_val: float = -1.0, max_val: float = 1.0) -> Tensor: return self._map(lambda x: _edge_clamp(x, min_val, max_val))
     def softsign(self) -> Tensor: return self._map(lambda x: x / ((x < 0).where(-x, x) + 1), True)
     def one_hot(self, num_classes: int = -1) -> Tensor:

@@ -59,7 +59,8 @@ def from_list(data: Sequence[Any], dtype: DType | None, device: str | None) -> t
     shape, flat = flatten_lists(data)
     d = dtype or dtypes.from_py(list(flat))
     if d.is_int: array = _ints(flat, d)
-    else: array = bits.to_storage(d, np.array([float(x) for x in flat], dtype="float64") if d.is_float else np.array([bool(x) for x in flat], dtype="bool"))
+    else:
+        array = bits.to_storage(d, np.array([float(x) for x in flat], dtype="float64") if d.is_float else np.array([bool(x) for x in flat], dtype="bool"))
     device = Device.canonicalize(device)
     return from_memory(np.ascontiguousarray(array), d, shape, device), device
 

@@ -1,9 +1,9 @@
 """Index: x[...] and x[...] = v, gather and scatter, masks.
 
-Ints, slices, None and ... give a view: one SHRINK, FLIP, strided UNFOLD and RESHAPE at most. Lists, arrays and int tensors copy, by one GATHER
-over the indexed axes joined to one; bool masks become such indices on the host, because their number decides the shape.
-A negative index counts from the end. An index that is known is checked; one that is computed and out of range reads 0 and writes nothing, or,
-with CHECK=2, is read back and refused.
+Ints, slices, None and ... give a view: one SHRINK, FLIP, strided UNFOLD and RESHAPE at most. Lists, arrays and int tensors copy, by one
+GATHER over the indexed axes joined to one; bool masks become such indices on the host, because their number decides the shape.
+A negative index counts from the end. An index that is known is checked; one that is computed and out of range reads 0 and writes nothing,
+or, with CHECK=2, is read back and refused.
 """
 from __future__ import annotations
 
@@ -213,7 +213,8 @@ class IndexMixin:
         """The elements at these places of the flat tensor, or the slices at these places of an axis."""
         return self.flatten()[index] if axis is None else self[(slice(None),) * self._long_axis(axis, "take") + (index,)]
     def scatter(self, dim: int, index: Tensor, src: Any, reduce: str | None = None) -> Tensor:
-        """A copy with out[.., index[.., i, ..], ..] = src[.., i, ..]; reduce="add" or "multiply" combines. The last of equal indices counts.
+        """A copy with out[.., index[.., i, ..], ..] = src[.., i, ..]; reduce="add" or "multiply" combines. The last of equal indices
+        counts.
 
         errors:  ShapeError if the axes do not fit, UsageError for another reduce
         """

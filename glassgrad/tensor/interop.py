@@ -38,7 +38,8 @@ class InteropMixin:
         >>> Tensor.from_dlpack(np.arange(3)).tolist()
         [0, 1, 2]
         """
-        if not hasattr(x, "__dlpack__"): raise ArgumentError(f"from_dlpack of a {type(x).__name__}\n  it has no __dlpack__\n  try: Tensor(x)")
+        if not hasattr(x, "__dlpack__"):
+            raise ArgumentError(f"from_dlpack of a {type(x).__name__}\n  it has no __dlpack__\n  try: Tensor(x)")
         return cls(np.array(np.from_dlpack(x)), device=device)
     @classmethod
     def from_numpy(cls, x: Any, device: str | None = None) -> Tensor: return cls(np.asarray(x), device=device)

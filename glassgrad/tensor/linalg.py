@@ -98,7 +98,8 @@ class LinalgMixin:
 def _matmul_text(x: Any, w: Any) -> str:
     k = w.shape[-2] if w.ndim > 1 else w.shape[0]
     which = "the second-to-last axis of w" if w.ndim > 1 else "the axis of w"
-    lines = [f"matmul of x {x.shape} {x.dtype.short} and w {w.shape} {w.dtype.short}", f"  the last axis of x is {x.shape[-1]}, {which} is {k}; they must be equal"]
+    lines = [f"matmul of x {x.shape} {x.dtype.short} and w {w.shape} {w.dtype.short}",
+             f"  the last axis of x is {x.shape[-1]}, {which} is {k}; they must be equal"]
     sites = [f"{name} made at {t.uop.site}" for name, t in (("x", x), ("w", w)) if t.uop.site]
     if sites: lines.append("  " + ", ".join(sites))
     if w.ndim > 1 and w.shape[-1] == x.shape[-1]: lines.append("  try: x.matmul(w.T)  or name the axes with einsum")

@@ -88,7 +88,8 @@ class LossMixin:
     def scaled_dot_product_attention(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
                                      is_causal: bool = False,
                                      scale: float | None = None, enable_gqa: bool = False) -> Tensor:
-        """softmax(q kT / sqrt(D) + mask) v. A bool mask says what may be seen, another is added; enable_gqa shares each key among query heads.
+        """softmax(q kT / sqrt(D) + mask) v. A bool mask says what may be seen, another is added; enable_gqa shares each key among query
+        heads.
 
         shapes:  q (..., L, D), key (..., S, D), value (..., S, E), mask broadcastable to (..., L, S) -> (..., L, E)
         errors:  ShapeError if the heads or widths do not fit, UsageError for a mask beside is_causal
@@ -99,7 +100,8 @@ class LossMixin:
                 raise ShapeError(f"attention of q {q.shape} and key {key.shape}\n  {q.shape[-3]} heads are no multiple of {key.shape[-3]}")
             share = q.shape[-3] // key.shape[-3]
             key, value = key.repeat_interleave(share, -3), value.repeat_interleave(share, -3)
-        scores = (q.matmul(key.transpose(-2, -1), dtype=dtypes.float32 if q.dtype.bits < 32 else None)) * (scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
+        by = scale if scale is not None else 1 / math.sqrt(q.shape[-1])
+        scores = q.matmul(key.transpose(-2, -1), dtype=dtypes.float32 if q.dtype.bits < 32 else None) * by
         if is_causal:
             if attn_mask is not None: raise UsageError("attention with attn_mask and is_causal\n  only one of both may be given")
             n, m = scores.shape[-2:]

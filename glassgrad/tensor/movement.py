@@ -274,7 +274,8 @@ class MovementMixin:
 
     # ---- new values --------------------------------------------------------------------------------------------------------------
     def pad(self, padding: Sequence[Any], mode: str = "constant", value: float = 0.0) -> Tensor:
-        """More elements around. `padding` is flat, last axis first, (lo, hi, lo, hi, …), or one pair (or None) for each axis; negative numbers cut.
+        """More elements around. `padding` is flat, last axis first, (lo, hi, lo, hi, …), or one pair (or None) for each axis; negative
+        numbers cut.
 
         mode:    "constant" (value), "reflect" (without the edge), "replicate" (the edge), "circular"
         errors:  UsageError for another mode, ShapeError if the padding does not fit the shape
@@ -393,7 +394,8 @@ class MovementMixin:
         >>> Tensor([1, 2, 3]).roll(1).tolist()
         [3, 1, 2]
         """
-        shifts, dims = (v if v is None else (v,) if isinstance(v, int) else to_ints(v, f"roll of {self.shape} by {shifts!r} along {dims!r}") for v in (shifts, dims))
+        what = f"roll of {self.shape} by {shifts!r} along {dims!r}"
+        shifts, dims = (v if v is None else (v,) if isinstance(v, int) else to_ints(v, what) for v in (shifts, dims))
         if shifts is None: raise UsageError(f"roll of {self.shape} by None\n  try: x.roll(1)")
         if dims is None: return self.flatten().roll(sum(shifts), 0).reshape(self.shape)
         if len(shifts) != len(dims): raise ShapeError(f"roll by {shifts} along {dims}\n  there must be one shift for each axis")

@@ -297,7 +297,8 @@ class ReduceMixin:
         if x.shape[a] <= 1 or not x.size: return fill(UOp.const(dtypes.int32, 0), x.shape)
         return UOp(Ops.SORT, dtypes.int32, (x,), SortArg(a, descending))
     def searchsorted(self, values: Any, side: str = "left", sorter: Tensor | None = None) -> Tensor:
-        """Where `values` would be inserted into this sorted axis to keep it sorted (int32): before equal elements, or behind them ("right").
+        """Where `values` would be inserted into this sorted axis to keep it sorted (int32): before equal elements, or behind them
+        ("right").
 
         shapes:  (n,) with values of any shape, or (..., n) with values (..., k); the result has the shape of values
         errors:  ShapeError if the leading axes differ, UsageError for another side

@@ -169,7 +169,6 @@ class StatisticsMixin:
         source = cls.ones(index.numel(), dtype=d) if weights is None else weights.flatten()
         return cls.zeros(n, dtype=d).scatter_reduce(0, index, source, "sum")
     def histogram(self, bins: Any = 10, range: Any = None, weights: Tensor | None = None, density: bool = False) -> tuple[Tensor, Tensor]:
-        # noqa: A002
         """(counts, edges) of the elements in bins: a number of equal ones over `range` (the smallest to the largest element), or their
         edges. All bins are half open but the last.
 
@@ -194,7 +193,7 @@ class StatisticsMixin:
         counts = cls.zeros(n + 1, dtype=source.dtype).scatter_reduce(0, place, source, "sum")[:n]
         if density: counts = counts / (edges.diff() * counts.sum())
         return counts, edges
-    def histc(self, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:  # noqa: A002
+    def histc(self, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
         """The counts of `bins` equal bins from min to max; of the smallest to the largest element if both are 0.
 
         source:  torch.histc

@@ -1,7 +1,7 @@
 """Tensor: a lazy n-dimensional array. Operations build a graph; reading a value computes it.
 
-Indexing with ints and slices, reshape, permute, transpose, expand, squeeze and flip give views: a write through either is seen by both, as in
-NumPy. Arithmetic and indexing with tensors make new values. What is computed never depends on when it is computed.
+Indexing with ints and slices, reshape, permute, transpose, expand, squeeze and flip give views: a write through either is seen by both, as
+in NumPy. Arithmetic and indexing with tensors make new values. What is computed never depends on when it is computed.
 """
 from __future__ import annotations
 
@@ -352,8 +352,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         """The same values without gradient."""
         return self._new(UOp(Ops.DETACH, self.dtype, (self.uop,))) if self.dtype.is_float else self._new(self.uop)
     def with_gradient_of(self, y: Tensor) -> Tensor:
-        """These values with the gradient of `y`, whose values are never computed: for straight-through estimators and for derivatives that are
-        known in closed form.
+        """These values with the gradient of `y`, whose values are never computed: for straight-through estimators and for derivatives that
+        are known in closed form.
 
         errors:  ShapeError if the shapes differ, DTypeError for other than floats of one dtype
 
@@ -431,7 +431,8 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
 
     # ---- gradients ---------------------------------------------------------------------------------------------------------------
     def backward(self, gradient: Tensor | None = None) -> Tensor:
-        """Add the gradient of this tensor to `.grad` of every live tensor with requires_grad=True below it, or, if none asks, of every leaf.
+        """Add the gradient of this tensor to `.grad` of every live tensor with requires_grad=True below it, or, if none asks, of every
+        leaf.
 
         errors:  ShapeError if this is no scalar and no `gradient` of its shape is given; DTypeError if it is no float
         """
@@ -473,10 +474,9 @@ class Tensor(CreationMixin, RandomMixin, MovementMixin, IndexMixin, ElementwiseM
         if not self.dtype.is_float:
             raise DTypeError(f"{what} of {self.shape} {self.dtype.short}\n  only floats have gradients\n  try: x.float()")
         if gradient is None:
-            if self.numel() != 1 or self.shape:
-                if self.numel() != 1:
-                    raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n  without an argument only a scalar has a gradient\n"
-                                     "  try: x.sum(), or hand over a gradient of this shape")
+            if self.numel() != 1:
+                raise ShapeError(f"{what} of {self.shape} {self.dtype.short}\n  without an argument only a scalar has a gradient\n"
+                                 "  try: x.sum(), or hand over a gradient of this shape")
             return fill(UOp.const(self.dtype, 1.0), self.shape)
         if gradient.shape != self.shape:
             raise ShapeError(f"{what} of {self.shape} with a gradient {gradient.shape}\n  the shapes must be equal")

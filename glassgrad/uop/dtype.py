@@ -222,7 +222,7 @@ def round_float(d: DType, x: float) -> float:
     if d.name == "float32":
         try: return struct.unpack("f", struct.pack("f", x))[0]
         except OverflowError: return math.copysign(math.inf, x)
-    _, min_exp, largest, tiny = _float_codec(d)
+    _, _, largest, tiny = _float_codec(d)
     _, e = math.frexp(x)
     step = max(2.0 ** (e - 1 - d.mantissa) if x else tiny, tiny)
     y = round(x / step) * step

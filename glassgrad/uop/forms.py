@@ -39,7 +39,8 @@ ARGS: dict[Op, Any] = {
     Ops.BUFFER: BufferArg, Ops.KEY: KeyArg, Ops.VAR: VarArg, Ops.IOTA: int, Ops.TABLE: tuple, Ops.RESHAPE: tuple, Ops.EXPAND: tuple, Ops.PERMUTE: tuple,
     Ops.PAD: tuple, Ops.SHRINK: tuple, Ops.FLIP: tuple, Ops.UNFOLD: UnfoldArg, Ops.FOLD: UnfoldArg, Ops.CAT: int, Ops.REDUCE: ReduceArg,
     Ops.SCAN: ReduceArg, Ops.GATHER: int, Ops.SCATTER: ScatterArg, Ops.SORT: SortArg, Ops.COPY: str, Ops.PARAM: ParamArg,
-    Ops.RANGE: RangeArg, Ops.SCRATCH: ScratchArg, Ops.SPECIAL: SpecialArg, Ops.ACC: int, Ops.EXTRACT: int, Ops.SHUFFLE: tuple, Ops.HREDUCE: Op, Ops.HSCAN: Op,
+    Ops.RANGE: RangeArg, Ops.SCRATCH: ScratchArg, Ops.SPECIAL: SpecialArg, Ops.ACC: int, Ops.EXTRACT: int,
+    Ops.SHUFFLE: tuple, Ops.HREDUCE: Op, Ops.HSCAN: Op,
 }
 
 
@@ -115,7 +116,8 @@ def _access(n: UOp) -> str | None:
     value = n.src[2].dtype if store else n.dtype
     # a device that lacks a type of floats reads and writes their bits
     as_bits = buf.dtype.is_float and value.is_unsigned and value.bits == buf.dtype.bits
-    if value.scalar is not buf.dtype.scalar and not as_bits: return f"the buffer has elements of {buf.dtype.short}, the value is {value.short}"
+    if value.scalar is not buf.dtype.scalar and not as_bits:
+        return f"the buffer has elements of {buf.dtype.short}, the value is {value.short}"
     if idx.dtype.lanes not in (1, value.lanes): return f"{idx.dtype.lanes} indices for {value.lanes} lanes"
     gate = n.src[2 + store:]
     return "its gate must be bool, one or one a lane" if gate and not _is_mask(gate[0].dtype, value) else None
@@ -144,7 +146,8 @@ _lanes = _rule(lambda n: n.dtype.is_int and n.dtype.lanes > 1, "it is an int vec
 _horizontal = _rule(lambda n: n.dtype is n.src[0].dtype.scalar, "it makes a scalar of a vector of its dtype")
 _running = _rule(lambda n: n.dtype is n.src[0].dtype and n.dtype.lanes > 1, "it makes a vector of one of its dtype")
 _extract = _rule(lambda n: n.dtype is n.src[0].dtype.scalar and 0 <= n.arg < n.src[0].dtype.lanes, "its arg must be a lane of its source")
-_shuffle = _rule(lambda n: n.src[0].dtype is n.src[1].dtype is n.dtype and len(n.arg) == n.dtype.lanes and 0 <= min(n.arg) and max(n.arg) < 2 * n.dtype.lanes,
+_shuffle = _rule(lambda n: n.src[0].dtype is n.src[1].dtype is n.dtype and len(n.arg) == n.dtype.lanes
+                 and 0 <= min(n.arg) and max(n.arg) < 2 * n.dtype.lanes,
                  "it takes two vectors of its dtype, and a lane of these for each of its own")
 _pack = _rule(lambda n: [s.dtype for s in n.src] == [n.dtype.scalar] * n.dtype.lanes, "it takes a scalar of its dtype per lane")
 _acc = _rule(lambda n: n.src[0].dtype is n.dtype, "its first value must have its dtype")
@@ -160,7 +163,8 @@ def _reduce(n: UOp) -> str | None:
 
 _RULES: dict[Op, Callable[[UOp], str | None]] = {
     Ops.CONST: _const, Ops.LOAD: _access, Ops.STORE: _access, Ops.RANGE: _range, Ops.END: _end, Ops.SPLAT: _splat, Ops.LANES: _lanes,
-    Ops.HREDUCE: _horizontal, Ops.HSCAN: _running, Ops.EXTRACT: _extract, Ops.PACK: _pack, Ops.SHUFFLE: _shuffle, Ops.ACC: _acc, Ops.SET: _set, Ops.GET: _get, Ops.REDUCE: _reduce,
+    Ops.HREDUCE: _horizontal, Ops.HSCAN: _running, Ops.EXTRACT: _extract, Ops.PACK: _pack, Ops.SHUFFLE: _shuffle,
+    Ops.ACC: _acc, Ops.SET: _set, Ops.GET: _get, Ops.REDUCE: _reduce,
     Ops.SCAN: _reduce,
 }
 

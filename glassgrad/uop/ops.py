@@ -96,12 +96,12 @@ class ScratchArg(NamedTuple):
     """Memory inside a kernel: `space` is "private" (one thread's) or "shared" (one workgroup's)."""
     id: int; size: int; space: str
 class Tiling(NamedTuple):
-    """What a kernel's loops become, as the arg of its SINK: what is None the cost model chooses, and fills in together with `cycles`, what it
-    expects of one core. Axes are the numbers of their RangeArg once adjacent ones are merged.
+    """What a kernel's loops become, as the arg of its SINK: what is None the cost model chooses, and fills in together with `cycles`, what
+    it expects of one core. Axes are the numbers of their RangeArg once adjacent ones are merged.
 
-    lane: the SIMD axis of the store, -1 for none; tiles: (axis, factor) of register tiles, the SIMD axis counted in vectors; panels: whether
-    operands are copied into reading order; flat: whether short rows are counted on into the next; vectors: in a turn of a loop without reuse;
-    chunks: pieces of work at least.
+    lane: the SIMD axis of the store, -1 for none; tiles: (axis, factor) of register tiles, the SIMD axis counted in vectors; panels:
+    whether operands are copied into reading order; flat: whether short rows are counted on into the next; vectors: in a turn of a loop
+    without reuse; chunks: pieces of work at least.
     """
     lane: int | None = None; tiles: tuple[tuple[int, int], ...] | None = None; panels: bool | None = None; flat: bool | None = None
     vectors: int | None = None; chunks: int | None = None; cycles: float = 0.0
@@ -166,7 +166,8 @@ add_op("GATHER", "index", 2, "out[.., i, ..] = x[.., index[.., i, ..], ..] along
 add_op("SCATTER", "index", 3, "base, then base[.., index[.., i, ..], ..] op= x[.., i, ..]; index and x have one shape", shape=_same)
 add_op("SORT", "sort", 1, "the int32 indices that sort an axis, stable", shape=_same)
 add_op("CONTIGUOUS", "identity", 1, "a value that is stored as it stands; arg: why, or a StoreArg", shape=_same)
-add_op("STAGE", "identity", -1, "value kept in scratch; arg: the axes shared with the kernel's loops; in a kernel: value, *ranges, read by LOAD", shape=lambda src, arg: src[0].shape)
+add_op("STAGE", "identity", -1, "value kept in scratch; arg: the axes shared with the kernel's loops; in a kernel: value, *ranges, read by LOAD",
+       shape=lambda src, arg: src[0].shape)
 add_op("DETACH", "identity", 1, "a value without gradient", shape=_same)
 add_op("SURROGATE", "identity", 2, "the first value with the gradient of the second, which is never computed", shape=_same)
 add_op("COPY", "copy", 1, "a value moved to the device named by arg", shape=_same)
@@ -176,14 +177,16 @@ add_op("SINK", "effect", -1, "several roots", shape=_scalar)
 for _name, _arity, _doc in (
     ("PARAM", 0, "kernel argument; its dtype is the element's"), ("RANGE", 1, "loop axis; source: its count"),
     ("LOAD", -1, "buffer, index[, gate]: the element, or 0 where the gate is false"),
-    ("STORE", -1, "buffer, index, value[, gate]"), ("PREFETCH", 2, "buffer, index: the element will be wanted soon, if there is one"), ("END", -1, "effect, *ranges: the effect for every value of the ranges"),
+    ("STORE", -1, "buffer, index, value[, gate]"), ("PREFETCH", 2, "buffer, index: the element will be wanted soon, if there is one"),
+    ("END", -1, "effect, *ranges: the effect for every value of the ranges"),
     ("AFTER", -1, "buffer, *effects: the buffer once the effects have happened"),
-    ("SCRATCH", 0, "memory inside the kernel"), 
+    ("SCRATCH", 0, "memory inside the kernel"),
     ("SPECIAL", 0, "hardware index"), ("ACC", 1, "a register; source: its first value; arg: its number"),
     ("SET", 2, "acc, value"), ("GET", -1, "acc, *what it comes after: the register's value"), ("BARRIER", -1, "all threads of a workgroup meet"),
     ("SPLAT", 1, "a scalar in every lane"), ("LANES", 0, "the vector 0, 1, 2, …"), ("HREDUCE", 1, "combine the lanes with op arg"),
     ("HSCAN", 1, "each lane combined with those before it with op arg"),
-    ("EXTRACT", 1, "lane arg of a vector"), ("SHUFFLE", 2, "lanes of two vectors, side by side, by the numbers in arg"), ("PACK", -1, "scalars to a vector"), ("KERNEL", -1, "one launch: a kernel SINK"),
+    ("EXTRACT", 1, "lane arg of a vector"), ("SHUFFLE", 2, "lanes of two vectors, side by side, by the numbers in arg"),
+    ("PACK", -1, "scalars to a vector"), ("KERNEL", -1, "one launch: a kernel SINK"),
 ): add_op(_name, "kernel", _arity, _doc, shape=_scalar)
 
 
@@ -298,7 +301,8 @@ add_op("MAX", arity=2, doc="the larger; NaN if one is", commutes=True, py=_max, 
 add_op("MIN", arity=2, doc="the smaller; NaN if one is", commutes=True, py=_min, npf=lambda x, y: np.minimum(x, y), grad=_ties)
 for _name, _text, _py, _npf, _doc in (
     ("CMPLT", "<", lambda x, y: x < y, lambda x, y: np.less(x, y), "x < y"), ("CMPLE", "<=", lambda x, y: x <= y, lambda x, y: np.less_equal(x, y), "x <= y"),
-    ("CMPEQ", "==", lambda x, y: x == y, lambda x, y: np.equal(x, y), "x == y"), ("CMPNE", "!=", lambda x, y: x != y, lambda x, y: np.not_equal(x, y), "x != y"),
+    ("CMPEQ", "==", lambda x, y: x == y, lambda x, y: np.equal(x, y), "x == y"),
+    ("CMPNE", "!=", lambda x, y: x != y, lambda x, y: np.not_equal(x, y), "x != y"),
 ): add_op(_name, arity=2, doc=_doc, text=_text, py=_py, npf=_npf, out="bool", commutes=_name in ("CMPEQ", "CMPNE"), grad=lambda n, g: (None, None))
 add_op("AND", arity=2, doc="bitwise and", text="&", commutes=True, unit=-1, zero=0, py=lambda x, y: x & y, npf=lambda x, y: np.bitwise_and(x, y),
        grad=lambda n, g: (None, None), dtypes="int bool")
@@ -318,4 +322,5 @@ add_op("THREEFRY", arity=2, doc="random bits: uint64 counter, uint64 key", py=_t
        cost=60, dtypes="uint64")
 add_op("WHERE", arity=3, doc="y where x, else z", py=lambda x, y, z: y if x else z, npf=lambda x, y, z: np.where(x, y, z),
        grad=lambda n, g: (None, n.src[0].where(g, g * 0), n.src[0].where(g * 0, g)))
-add_op("MULACC", arity=3, doc="x * y + z, rounded once where the device can", py=lambda x, y, z: x * y + z, npf=_quiet(lambda x, y, z: (x * y + z).astype(x.dtype)))
+add_op("MULACC", arity=3, doc="x * y + z, rounded once where the device can", py=lambda x, y, z: x * y + z,
+       npf=_quiet(lambda x, y, z: (x * y + z).astype(x.dtype)))

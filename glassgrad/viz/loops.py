@@ -14,7 +14,8 @@ from glassgrad.uop.uop import UOp
 WIDTH = 100     # an expression longer than this gets a name even if it is used once
 ATOM = 9
 _BINDS = {"<": 1, "<=": 1, "==": 1, "!=": 1, "|": 2, "^": 3, "&": 4, "<<": 5, ">>": 5, "+": 6, "-": 6, "*": 7, "/": 7, "//": 7, "%": 7}
-_LINES = (Ops.RANGE, Ops.END, Ops.STORE, Ops.ACC, Ops.SET, Ops.SCRATCH, Ops.BARRIER, Ops.PREFETCH, Ops.SINK)   # a line of their own, or none
+# a line of their own, or none
+_LINES = (Ops.RANGE, Ops.END, Ops.STORE, Ops.ACC, Ops.SET, Ops.SCRATCH, Ops.BARRIER, Ops.PREFETCH, Ops.SINK)
 _BORDERS = (Ops.RANGE, Ops.END, Ops.BARRIER)
 
 

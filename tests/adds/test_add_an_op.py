@@ -51,7 +51,8 @@ def wanted(case: Case, op: Op, device: str) -> Want:
     want = case.want(device)
     if op.name not in SLACK: return want._replace(signs=False)
     d, exact = want.dtype, want.values[0]
-    return want._replace(ulps=SLACK[op.name], atol=SLACK[op.name] * 2.0 ** -max(d.mantissa, 2) * np.where(np.abs(exact.astype(LONG)) < 1, 1.0, 0.0), signs=False)
+    near = np.where(np.abs(exact.astype(LONG)) < 1, 1.0, 0.0)
+    return want._replace(ulps=SLACK[op.name], atol=SLACK[op.name] * 2.0 ** -max(d.mantissa, 2) * near, signs=False)
 
 
 @pytest.mark.parametrize("device", DEVICES)

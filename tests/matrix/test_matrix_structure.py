@@ -20,7 +20,8 @@ def is_run(device: str, kind: str, case: Case) -> bool:
 
 
 ROWS = [(device, kind, c) for device in DEVICES for kind, cases in KINDS.items() for c in cases if is_run(device, kind, c)]
-RUNNERS = {(device, kind): Runner([c for d, k, c in ROWS if (d, k) == (device, kind)], () if kind == "each" else JOINED) for device in DEVICES for kind in KINDS}
+RUNNERS = {(device, kind): Runner([c for d, k, c in ROWS if (d, k) == (device, kind)], () if kind == "each" else JOINED)
+           for device in DEVICES for kind in KINDS}
 
 
 @pytest.mark.parametrize(("device", "kind", "case"), ROWS, ids=lambda x: x if isinstance(x, str) else x.name)

@@ -181,4 +181,4 @@ def test_errors(make, error, why):
 
 
 def test_unknown_name():
-    with pytest.raises(AttributeError, match="has no attribute 'Conv9d'"): nn.Conv9d  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'Conv9d'"): nn.Conv9d

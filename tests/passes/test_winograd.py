@@ -74,7 +74,8 @@ def test_what_is_around_joins_its_kernels(last, always):
     np.testing.assert_allclose(y.numpy(), oracle.evaluate(y.uop)[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("view", [lambda y: y[:, :, 1:6, 2:], lambda y: y.flip(2), lambda y: y.permute(0, 2, 3, 1), lambda y: y.reshape(-1, 3, 8), lambda y: y.max((2, 3)),
+@pytest.mark.parametrize("view", [lambda y: y[:, :, 1:6, 2:], lambda y: y.flip(2), lambda y: y.permute(0, 2, 3, 1), lambda y: y.reshape(-1, 3, 8),
+                                  lambda y: y.max((2, 3)),
                                   lambda y: y.pad((1, 2, 1, 1)), lambda y: y.sum(1), lambda y: y.max_pool2d(2), lambda y: y.softmax(-1)])
 def test_it_is_read_anywhere(view, always):
     y = view(data(1, 4, 12, 8).conv2d(data(6, 4, 3, 3), padding=1))
@@ -101,8 +102,10 @@ def convolution(b: int, c: int, side: int, dtype: str = "float32", **how: int) -
 
 
 @pytest.mark.parametrize(("graph", "pays"), [
-    (convolution(1, 64, 56), True), (convolution(1, 128, 28), True), (convolution(8, 256, 14), True), (convolution(8, 512, 7), True), (convolution(1, 512, 7), False),
-    (convolution(1, 4, 56), False), (convolution(1, 64, 56, "float64"), False), (convolution(1, 64, 56, stride=2), False), (convolution(1, 64, 56, dilation=2), False)])
+    (convolution(1, 64, 56), True), (convolution(1, 128, 28), True), (convolution(8, 256, 14), True), (convolution(8, 512, 7), True),
+    (convolution(1, 512, 7), False),
+    (convolution(1, 4, 56), False), (convolution(1, 64, 56, "float64"), False), (convolution(1, 64, 56, stride=2), False),
+    (convolution(1, 64, 56, dilation=2), False)])
 def test_only_where_it_pays(graph, pays):
     made = winograd.small_convolutions(graph, TARGET)
     assert (made is not graph) == pays == (tables(made) > 0)

@@ -156,7 +156,8 @@ def instance(p: Pat, d: DType, holes: dict[str, UOp], rng: random.Random, near: 
 def check_rule(rule: Rule, tries: int = 150, enough: int = 10, seed: int = 0) -> int:
     """Build nodes that the rule finds, fire the compiled rule alone, compare. Returns how often it fired.
 
-    At most `tries` nodes a dtype, fewer once it fired `enough` times. For 8-bit operands every value of every hole is tried, for the others edges and random ones.
+    At most `tries` nodes a dtype, fewer once it fired `enough` times. For 8-bit operands every value of every hole is tried, for the others edges
+    and random ones.
     """
     rng, values = random.Random(f"{rule.name} {seed}"), np.random.default_rng(seed)
     alone = RuleSet("alone", [rule])

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from glassgrad import Tensor  # noqa: E402
+from glassgrad import Tensor
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from oracle import evaluate  # noqa: E402
+from oracle import evaluate
 
-from glassgrad import Tensor  # noqa: E402
+from glassgrad import Tensor
 
 Arrays = Sequence[np.ndarray]
 

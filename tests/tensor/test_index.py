@@ -76,7 +76,7 @@ def test_read(key):
 def test_read_gradient(key):
     if isinstance(key, slice) and (key.step or 1) < 0:
         pytest.skip("torch has no negative steps")
-    to_torch = lambda k: torch.tensor(k) if isinstance(k, np.ndarray) else torch.tensor(k, dtype=torch.long) if k == [] else k  # noqa: E731
+    to_torch = lambda k: torch.tensor(k) if isinstance(k, np.ndarray) else torch.tensor(k, dtype=torch.long) if k == [] else k
     want = tuple(to_torch(k) for k in key) if isinstance(key, tuple) else to_torch(key)
     same(lambda x: x[key], lambda x: x[want], data(4, 5, 3))
 
@@ -292,7 +292,7 @@ def test_of_equal_places_the_last_counts_also_for_the_gradient():
 @pytest.mark.parametrize("reduce", ["sum", "prod", "mean", "amax", "amin"])
 def test_scatter_reduce(reduce, include_self):
     i = np.random.default_rng(3).integers(0, 4, (4, 6))
-    f = lambda x, y: x.scatter_reduce(1, Tensor(i) if isinstance(x, Tensor) else torch.tensor(i), y, reduce, include_self=include_self)  # noqa: E731
+    f = lambda x, y: x.scatter_reduce(1, Tensor(i) if isinstance(x, Tensor) else torch.tensor(i), y, reduce, include_self=include_self)
     same(f, f, data(4, 5, lo=0.5), data(4, 6, lo=0.5, seed=2), rtol=1e-4, atol=1e-5)
 
 

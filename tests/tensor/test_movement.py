@@ -142,7 +142,7 @@ def test_new_values(name, f, g):
 def test_interpolate(mode, size, align):
     if align and mode != "linear":
         pytest.skip("corners are aligned in linear mode only")
-    want = lambda x: F.interpolate(x, size=size, mode=mode, align_corners=align if mode == "linear" else None)  # noqa: E731
+    want = lambda x: F.interpolate(x, size=size, mode=mode, align_corners=align if mode == "linear" else None)
     same(lambda x: x.interpolate((size,), mode, align), want, data(2, 3, 8), rtol=1e-4, atol=1e-5)
 
 

@@ -423,7 +423,7 @@ def test_protocols():
         and len(x) == 2
         and [r.tolist() for r in x] == [[1, 2], [3, 4]]
     )
-    assert x.data().tolist() == [[1, 2], [3, 4]] and len({x, x}) == 1 and (x == None) is False  # noqa: E711
+    assert x.data().tolist() == [[1, 2], [3, 4]] and len({x, x}) == 1 and (x == None) is False
     with pytest.raises(UsageError):
         len(Tensor(1.0))
     with pytest.raises(UsageError):
