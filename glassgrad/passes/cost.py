@@ -26,7 +26,7 @@ STREAM = 16           # bytes a cycle that a register tile may ask of the second
 PANEL_BYTES = 1 << 19
 FEW_HASHES = 1 << 21  # up to which one is computed at a time
 DEPTH = 512           # turns of a sum for which panels are kept
-FEW_ROWS = 8          # that are read at once: what prefetchers follow
+FEW_ROWS = 8          # that are read at once: what prefetchers follow, and a set of the first-level cache holds
 FAR_STORES = 10.0     # cycles of an element stored alone in a line that no cache near holds,
 FAR_CACHES = 4        # as where an output is so many times as large as the second-level cache
 FAR_LINE = 1.0        # cycles of a line among many far ones that the elements of a window lie in
@@ -139,6 +139,7 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     code = WRITTEN * lanes / s.trips * unrolled * (1 + s.ops)
     wasted = {r: [waste(size(r), f * lanes if r is lane else f) for f in FACTORS] for r in ways}
     best: tuple[float, dict[UOp, int]] = (math.inf, {})
+    most = {r: FEW_ROWS if any(walks_far_rows(a, s, r, lane, target) for a in s.accesses) else FACTORS[-1] for r in ways}
     readers = {r: [a.depends(r) for a in s.accesses] for r in ways}      # two axes that the same operands read tile no better than one
     pairs = [(x, y) for i, x in enumerate(ways) for y in [y for y in ways[i + 1:] if readers[y] != readers[x]] or (None,)]
     for x, y in pairs or [(None, None)]:
@@ -150,10 +151,10 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
             if touched: lines[(x is not None and in_other_line(a, x)) + 2 * (y is not None and in_other_line(a, y))] += touched
         rest = 1.0 if lane is x or lane is y else ends
         for fx, wx in zip(FACTORS, wasted[x]) if x is not None else ((1, 1.0),):
-            if fx > 1 and (fx > extent[x] or base * fx >= target.registers): break
+            if fx > 1 and (fx > extent[x] or fx > most[x] or base * fx >= target.registers): break
             for fy, wy in zip(FACTORS, wasted[y]) if y is not None else ((1, 1.0),):
                 accs = base * fx * fy
-                if fy > 1 and (accs >= target.registers or fy > extent[y]): break
+                if fy > 1 and (accs >= target.registers or fy > extent[y] or fy > most[y]): break
                 if accs + min(copies[0], copies[1] * fx, copies[2] * fy, copies[3] * fx * fy) + 1 > target.registers: continue
                 moved = (loads[0] + loads[1] * fx + (loads[2] + loads[3] * fx) * fy) * LOAD
                 stream = (streamed[0] + streamed[1] * fx + (streamed[2] + streamed[3] * fx) * fy) / STREAM
@@ -164,6 +165,14 @@ def register_tile(s: Statement, lane: UOp | None, target: Target, fixed: dict[UO
     cycles = s.trips / lanes * best[0] + sum(f for f in staged.values() if f is not None)
     if lane is not None and lane in s.own: cycles += math.prod(size(r) for r in s.free) * 2.5 * math.log2(max(lanes, 2))
     return cycles, {r: f for r, f in best[1].items() if f > 1}
+
+
+def walks_far_rows(a: Access, s: Statement, r: UOp, lane: UOp | None, target: Target) -> bool:
+    """Whether an operand that no cache near holds is walked in as many rows as a tile has along `r`, each by vectors: prefetchers follow
+    few, and rows a multiple of 4 kB apart push each other out of the first-level cache (4096 rows of bfloat16 by a vector: 1.9 ms in eights,
+    2.8 in fourteens)."""
+    return lane is not None and lane in s.own and a.step(lane) == 1 and in_other_line(a, r) and a.node.src[0].op is Ops.PARAM \
+        and a.node.src[0].arg.size * a.node.dtype.itemsize > target.l2_bytes
 
 
 def in_other_line(a: Access, r: UOp) -> bool:
