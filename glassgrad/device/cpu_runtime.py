@@ -24,8 +24,7 @@ from typing import Any
 
 CALL_WORDS = 7
 SPINS = 2000                                  # about 30 us of spinning: longer than the gap between two rows
-# times as many in all before a worker sleeps, giving way to other processes: to be woken takes 50 us
-LINGERS = 8
+LINGERS = 8                                   # times as many in all before a worker sleeps and gives way: to be woken takes 50 us
 # byte offsets in the pool; the words that different threads write stand in different cache lines
 _STATE, _NEXT, _JOB, _BUSY, _SLEEPERS, _STOP, _LIVE, _SPIN, _MUTEX, _COND, POOL_BYTES = 0, 128, 256, 384, 512, 520, 528, 536, 640, 768, 1024
 

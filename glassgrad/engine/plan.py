@@ -435,8 +435,7 @@ def _name_binaries(new: Sequence[tuple[UOp, Unit]], made: Sequence[tuple[str, by
 
 # ---- on disk -----------------------------------------------------------------------------------------------------------------------
 def disk_for(nodes: Iterable[UOp], devices: Iterable[DeviceBase]) -> cache.DiskCache | None:
-    """The disk cache, where it may be used: ops, dtypes and devices that the user added mean what this process says, so they are not
-    kept."""
+    """The disk cache, where it may be used: ops, dtypes and devices that the user added mean what this process says: not kept."""
     disk = cache.disk_cache()
     if disk is None or any(not type(d).__module__.startswith("glassgrad.") for d in devices): return None
     kinds = {(n.op, n.dtype) for n in nodes}

@@ -50,7 +50,9 @@ class Statement:
     @cached_property
     def trips(self) -> int: return math.prod(map(size, self.axes))
     @property
-    def ops(self) -> int: return len(self.accesses) + self.flops + self.others
+    def ops(self) -> int:
+        """What one turn computes, reads and writes."""
+        return len(self.accesses) + self.flops + self.others
 
 
 def size(r: UOp) -> int:
@@ -245,8 +247,7 @@ def split_lane(k: Kernel, r: UOp, vectors: int, target: Target, block: int = 1) 
 
 
 def is_bounded_row(k: Kernel, lane: UOp, target: Target) -> bool:
-    """Whether `lane` is a short row with an edge, as of a padded image: vectors side by side have constant masks, all but two of them
-    none."""
+    """Whether `lane` is a short row with an edge, as of a padded image: vectors side by side have constant masks, most of them none."""
     if not target.lanes <= size(lane) <= BOUNDED * target.lanes: return False
     gated = [a for a in k.accesses.values() if a.node.op is Ops.LOAD and len(a.node.src) > 2 and lane in k.free[a.node.src[2]]]
     return bool(gated) and all(a.step(lane) == 1 for a in gated) and all(s.flops < 8 for s in k.statements if lane in s.axes)

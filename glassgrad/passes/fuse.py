@@ -16,6 +16,7 @@ import math
 from typing import NamedTuple
 
 from glassgrad.passes.axes import BOUNDED
+from glassgrad.passes.cost import FAR_CACHES
 from glassgrad.passes.share import Facts, share_kernels
 from glassgrad.passes.views import TRUE, ZERO, Axes, Demand, Index, demands, div, is_disjoint
 from glassgrad.target.target import Target
@@ -29,8 +30,7 @@ ROW_COST = 0.25          # choosing whether a row of it is read
 LAUNCH_COST = 4000       # what a kernel of its own costs beside its elements
 STAGE_ELEMENTS = 1 << 16  # the largest scratch row: a quarter of a megabyte of float32, an L2 share
 MANY_ROWS = 64           # of a product from which on its other operand is better read once for many of them,
-MANY_COLUMNS = 32        # and columns from which on reading that costs more than storing the rows,
-FAR_CACHES = 4           # where it is so many times as large as the second-level cache
+MANY_COLUMNS = 32        # and columns from which on reading that costs more than storing the rows
 SAME_SETS = 1 << 11      # bytes between rows that share a set of the first-level cache with every second one
 PARALLEL_WORK = 1 << 15  # below this many operations a kernel need not be parallel
 MAX_COST = 2000          # operations per element beyond which a chain is cut: longer kernels compile slowly and gain nothing
@@ -59,8 +59,7 @@ def trips(loops: tuple[UOp, ...]) -> int:
 
 
 def estimate_costs(order: list[UOp], stored: set[UOp]) -> tuple[dict[UOp, int], list[UOp]]:
-    """Operations for one element of each value from what is at hand: buffers, reductions, `stored` values; and where a chain gets too
-    long."""
+    """Operations for one element of each value from what is at hand: buffers, reductions, `stored` values; and too long chains."""
     cost: dict[UOp, int] = {}
     long: list[UOp] = []
     for n in order:
@@ -344,8 +343,7 @@ class Chooser:
     def turns_rows(self, n: UOp, wants: list[Want]) -> bool:
         """Whether staging a product would make a kernel store as much as it stages across its vectors, element by element, in rows that
         push each other out of the first-level cache: a way of it is 4 kB, so rows of a multiple of 2 kB fall on two sets (scores of
-        8 x 1024 x 1024 and their exponentials: 38 ms instead of 25). Where a second product follows, as in attention, its tile is
-        stored."""
+        8 x 1024 x 1024 and their exponentials: 38 ms instead of 25). Where a second product follows, as in attention, that is stored."""
         if self.target.has_grid or not is_contraction(n) or n.size * n.dtype.itemsize <= self.target.l2_bytes: return False
         return all(w.root.size >= n.size and w.root.shape[-1] * w.root.dtype.itemsize % SAME_SETS == 0
                    and not self.facts[w.root].contractions for w in wants)

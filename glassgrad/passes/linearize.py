@@ -217,8 +217,7 @@ class _Linearizer:
         return n.replace(src=(n.src[0], base, *n.src[2:]), arg=offsets)
 
     def split_comparison(self, n: UOp) -> UOp:
-        """A bound on an index along the SIMD axis as one on the lane's number, in half as many bits: what it is compared with is a
-        scalar."""
+        """A bound on an index along the SIMD axis as one on the lane's number, in half as many bits: and compared with a scalar."""
         terms, const = affine(n.src[0] - n.src[1])
         lane = next((t for t in terms if t.op is Ops.RANGE and t.arg.kind == "LANE"), None)
         if lane is None or abs(step := terms.pop(lane)) != 1: return n

@@ -2,8 +2,8 @@
 
 in:      KERNEL form
 out:     KERNEL form without TABLEs
-source:  sums of products by variable elimination (Dechter, Bucket elimination, 1999): a factor is multiplied after the sums that it does
-not change in
+source:  sums of products by variable elimination (Dechter, Bucket elimination, 1999): a factor is multiplied after the sums
+         that it does not change in
 
 A loop that a TABLE's index takes apart, as i % 4 where tiles of 4 outputs stand side by side, is split first. What several of the copies
 share, loads and partial sums, is one node.

@@ -202,12 +202,28 @@ def test_a_second_core_generates_code_while_programs_are_taken(monkeypatch, thre
     monkeypatch.setattr(CPU, "target", CPU.target.with_(threads=threads))
     monkeypatch.setattr(CPU.llvm, "compile", lambda *args: (workers.add(threading.current_thread()), compile_one(*args))[1])
     assert CPU.compile_all(iter(programs)) == expected
-    assert (threading.current_thread() in workers) == (threads == 1) and len(workers) == 1
+    assert (threading.current_thread() in workers) == (threads == 1) and len(workers) == threads     # a module each
 
     def broken():
         yield programs[0]
         raise KeyError("lowering")
     with pytest.raises(KeyError, match="lowering"): CPU.compile_all(broken())
+
+
+LATE = """
+import threading
+from glassgrad import Tensor
+def work():
+    threading.main_thread().join()
+    print((Tensor([1.0, 2.0]) * 3 + 1).tolist())
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_thread_may_compile_when_the_main_one_has_ended(threads):
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, env={**os.environ, "CACHE": "0", "THREADS": threads}, timeout=60)
+    assert done.stdout.strip() == "[4.0, 7.0]", done.stderr
 
 
 def test_what_is_a_programs_own_is_named_by_it_and_what_all_declare_stands_once():
